@@ -1,0 +1,1 @@
+"""Pure functions: no parameters, no data; the length is the last axis."""
