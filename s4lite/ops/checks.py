@@ -1,0 +1,93 @@
+"""One voice for bad input: what was wanted, and what came.
+
+Home: chapter 02, "State space" (chapters/02_state_space.ipynb).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["can_look", "check_length", "check_positive", "check_stable", "check_tensors"]
+
+
+def check_tensors(**tensors: Tensor) -> None:
+    """Raise unless every argument is a floating or complex tensor and all are on one device.
+
+    Args:
+        tensors  any shape  the tensors, under the names that the message shall use
+    Raises:
+        TypeError: if one is no tensor, or holds integers or booleans.
+        ValueError: if they are on different devices.
+    """
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"want {name} as a torch.Tensor, got {type(x).__name__}")
+        if not (x.is_floating_point() or x.is_complex()):
+            raise TypeError(f"want {name} of a floating or complex dtype, got {x.dtype}")
+    if len({x.device for x in tensors.values()}) > 1:
+        where = ", ".join(f"{name} on {x.device}" for name, x in tensors.items())
+        raise ValueError(f"want all tensors on one device, got {where}")
+
+
+def check_length(L: int, name: str = "L") -> None:
+    """Raise unless L is a whole number, at least 1.
+
+    Args:
+        L     int  the length
+        name  str  its name in the message
+    Raises:
+        TypeError: if L is no int (a bool is none).
+        ValueError: if L < 1.
+    """
+    if isinstance(L, bool) or not isinstance(L, (int, torch.SymInt)):
+        raise TypeError(f"want {name} as an int, got {type(L).__name__}")
+    if L < 1:
+        raise ValueError(f"want {name} >= 1, got {L}")
+
+
+def can_look(x: Tensor) -> bool:
+    """Tell whether reading a tensor's values costs nothing.
+
+    On an accelerator a look at the values would stop the host until the device has caught up;
+    under compilation and inside torch.vmap there is no value to look at.
+
+    Args:
+        x  any shape  the tensor
+    Returns:
+        bool  True on the CPU, outside compilation and torch.vmap
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return not torch._C._functorch.is_batchedtensor(x)
+
+
+def check_positive(**values: Tensor | float) -> None:
+    """Raise unless every value is finite and > 0 (tensors: where `can_look`).
+
+    Args:
+        values  any shape  tensors or numbers, under the names that the message shall use
+    Raises:
+        ValueError: if one holds a value that is not finite, or not > 0.
+    """
+    for name, x in values.items():
+        if isinstance(x, Tensor):
+            if can_look(x) and not bool(((x > 0) & x.isfinite()).all()):
+                span = f"[{x.min():g}, {x.max():g}]"
+                raise ValueError(f"want {name} finite and > 0, got values in {span}")
+        elif not (math.isfinite(x) and x > 0):
+            raise ValueError(f"want {name} finite and > 0, got {x}")
+
+
+def check_stable(Lambda: Tensor) -> None:
+    """Raise unless all poles are finite with real part <= 0 (where `can_look`).
+
+    Args:
+        Lambda  any shape  poles, complex or real  [1/time]
+    Raises:
+        ValueError: if one is not finite, or to the right of the imaginary axis.
+    """
+    if can_look(Lambda) and not bool(((Lambda.real <= 0) & Lambda.isfinite()).all()):
+        worst = Lambda.real.max()
+        want = "finite poles with Re Lambda <= 0"
+        raise ValueError(f"want {want}, got a largest real part of {worst:g}")

@@ -1,0 +1,126 @@
+"""The checks say what was wanted and what came, and look at values only where looking is free."""
+
+import math
+
+import pytest
+import torch
+
+from s4lite.ops.checks import (
+    can_look,
+    check_length,
+    check_positive,
+    check_stable,
+    check_tensors,
+)
+
+META = torch.device("meta")  # a device whose values nobody can read
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+def test_tensors_of_numbers_pass(dtype):
+    assert check_tensors(A=torch.zeros(2, 2, dtype=dtype), u=torch.zeros(0)) is None
+
+
+def test_no_tensor_is_named():
+    with pytest.raises(TypeError, match=r"want u as a torch.Tensor, got list"):
+        check_tensors(A=torch.zeros(2), u=[0.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_whole_numbers_are_refused(dtype):
+    with pytest.raises(TypeError, match=rf"want dt of a floating or complex dtype, got {dtype}"):
+        check_tensors(dt=torch.ones(3, dtype=dtype))
+
+
+def test_mixed_devices_are_named():
+    with pytest.raises(
+        ValueError, match=r"want all tensors on one device, got A on cpu, u on meta"
+    ):
+        check_tensors(A=torch.zeros(2), u=torch.zeros(2, device=META))
+
+
+@pytest.mark.parametrize("L", [1, 2, 99, 10**9])
+def test_lengths_pass(L):
+    assert check_length(L) is None
+
+
+@pytest.mark.parametrize("L", [0, -1])
+def test_empty_lengths_are_refused(L):
+    with pytest.raises(ValueError, match=rf"want L >= 1, got {L}"):
+        check_length(L)
+
+
+@pytest.mark.parametrize("L", [1.0, "1", None, True, torch.tensor(3)])
+def test_lengths_are_ints(L):
+    with pytest.raises(TypeError, match=rf"want len as an int, got {type(L).__name__}"):
+        check_length(L, "len")
+
+
+@pytest.mark.parametrize("dt", [1e-300, 0.1, 1, torch.tensor([1e-3, 7.0]), torch.tensor(2)])
+def test_positive_values_pass(dt):
+    assert check_positive(dt=dt) is None
+
+
+@pytest.mark.parametrize("dt", [0.0, -0.1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("form", [float, torch.tensor, lambda v: torch.tensor([0.1, v, 0.2])])
+def test_other_values_are_refused(dt, form):
+    with pytest.raises(ValueError, match=r"want dt finite and > 0, got "):
+        check_positive(dt=form(dt))
+
+
+def test_the_bad_value_is_shown():
+    with pytest.raises(ValueError, match=r"got values in \[-0.5, 2\]"):
+        check_positive(dt=torch.tensor([2.0, -0.5]))
+
+
+def test_stable_poles_pass():
+    assert check_stable(torch.tensor([-1 + 2j, 0 + 3j, -1e-9 - 1j])) is None
+    assert check_stable(torch.tensor([-1.0, 0.0])) is None
+
+
+@pytest.mark.parametrize("pole", [0.5, 1e-6, math.nan, math.inf])
+def test_unstable_poles_are_refused(pole):
+    with pytest.raises(ValueError, match=r"want finite poles with Re Lambda <= 0, got .* part of "):
+        check_stable(torch.tensor([complex(-1, 2), complex(pole, 1)]))
+
+
+def test_poles_at_infinity_are_refused():
+    for pole in (complex(-math.inf, 0), complex(-1, math.nan)):
+        with pytest.raises(ValueError, match="finite poles"):
+            check_stable(torch.tensor([pole]))
+
+
+def test_looking_is_free_on_the_cpu_only():
+    assert can_look(torch.zeros(2))
+    assert not can_look(torch.zeros(2, device=META))
+
+
+def test_values_elsewhere_are_not_looked_at():
+    check_positive(dt=torch.zeros(2, device=META))
+    check_stable(torch.ones(2, device=META))
+
+
+def test_values_are_not_looked_at_inside_vmap():
+    def halved(dt):
+        check_positive(dt=dt)
+        return dt / 2
+
+    assert torch.equal(torch.vmap(halved)(torch.tensor([-1.0, 2.0])), torch.tensor([-0.5, 1.0]))
+
+
+def test_values_are_not_looked_at_under_compilation():
+    @torch.compile(fullgraph=True, backend="eager")  # fullgraph: a look would be an error
+    def checked(dt):
+        check_positive(dt=dt)
+        check_stable(dt)
+        return dt + 1
+
+    assert torch.equal(checked(torch.tensor([-1.0])), torch.tensor([0.0]))
+
+
+def test_checks_leave_gradients_alone():
+    dt = torch.tensor([0.1], requires_grad=True)
+    check_positive(dt=dt)
+    check_stable(-dt)
+    dt.square().sum().backward()
+    assert torch.equal(dt.grad, torch.tensor([0.2]))
