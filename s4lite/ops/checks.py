@@ -1,6 +1,7 @@
 """One voice for bad input: what was wanted, and what came.
 
-Home: chapter 02, "State space" (chapters/02_state_space.ipynb).
+Home: chapter 02, "State space" (chapters/02_state_space.ipynb), and chapter 11, "Diagonal"
+(chapters/11_diagonal.ipynb).
 """
 
 import math
@@ -8,7 +9,14 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["can_look", "check_length", "check_positive", "check_stable", "check_tensors"]
+__all__ = [
+    "can_look",
+    "check_length",
+    "check_positive",
+    "check_stable",
+    "check_state_size",
+    "check_tensors",
+]
 
 
 def check_tensors(**tensors: Tensor) -> None:
@@ -91,3 +99,18 @@ def check_stable(Lambda: Tensor) -> None:
         worst = Lambda.real.max()
         want = "finite poles with Re Lambda <= 0"
         raise ValueError(f"want {want}, got a largest real part of {worst:g}")
+
+
+def check_state_size(N: int, name: str = "N") -> None:
+    """Raise unless N is an even whole number, at least 2: N/2 conjugate pairs are stored.
+
+    Args:
+        N     int  the state size
+        name  str  its name in the message
+    Raises:
+        TypeError: if N is no int (a bool is none).
+        ValueError: if N < 2, or odd.
+    """
+    check_length(N, name)
+    if N % 2:
+        raise ValueError(f"want {name} even (conjugate pairs, one of each is stored), got {N}")
