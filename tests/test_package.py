@@ -33,9 +33,8 @@ def modules():
 
 
 def public():
-    for module in modules():
-        for name in getattr(module, "__all__", ()):
-            yield pytest.param(getattr(module, name), id=f"{module.__name__}.{name}")
+    names = [(module, name) for module in modules() for name in getattr(module, "__all__", ())]
+    return [pytest.param(getattr(m, name), id=f"{m.__name__}.{name}") for m, name in names]
 
 
 def test_the_names_that_the_readme_promises(tmp_path):

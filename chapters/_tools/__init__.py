@@ -1,1 +1,1 @@
-"""Tools that make the book: figures, execution, export, the site and its check. No part of the library."""
+"""Tools that make the book: figures, execution, export, the site. No part of the library."""

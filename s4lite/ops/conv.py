@@ -1,15 +1,17 @@
 """The kernel of a discrete state space, and causal convolution with it.
 
-Home: chapter 04, "Three views" (chapters/04_three_views.ipynb).
+Home: chapter 04, "Three views" (chapters/04_three_views.ipynb), and chapter 12, "The layer"
+(chapters/12_layer.ipynb).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from s4lite.ops import recurrence
 from s4lite.ops.checks import check_length, check_tensors
 
-__all__ = ["causal_conv", "causal_conv_naive", "fft_length", "kernel_naive"]
+__all__ = ["causal_conv", "causal_conv_naive", "fft_length", "kernel_naive", "two_sided_conv"]
 
 
 def kernel_naive(Ab: Tensor, Bb: Tensor, C: Tensor, L: int) -> Tensor:
@@ -127,6 +129,38 @@ def causal_conv(u: Tensor, K: Tensor) -> Tensor:
     L = u.shape[-1]
     K = K[..., :L]
     n = fft_length(L + K.shape[-1] - 1)
+    dtype = torch.promote_types(torch.promote_types(u.dtype, K.dtype), torch.float32)
+    y_hat = torch.fft.rfft(u.to(dtype), n) * torch.fft.rfft(K.to(dtype), n)
+    return torch.fft.irfft(y_hat, n)[..., :L].to(u.dtype)
+
+
+def two_sided_conv(u: Tensor, K_forward: Tensor, K_backward: Tensor) -> Tensor:
+    """Convolve with a past and a future at once, through one zero padded FFT.
+
+    Args:
+        u           (..., L)  input signal, real
+        K_forward   (..., M)  kernel of the past and the present, real, M >= L
+        K_backward  (..., M)  kernel of the future, from the next sample on, real, M >= L
+    Returns:
+        y  (..., L)  y[t] = sum over s <= t of K_forward[t - s] u[s]
+                     + sum over s > t of K_backward[s - t - 1] u[s], in u's dtype
+    Raises:
+        TypeError: if one is no floating tensor (complex, integer).
+        ValueError: if a kernel is shorter than u, u is empty, or devices differ.
+
+    Cost:   three real FFTs of about 2 L samples: no more than one direction.
+    Source: Goel et al. 2022 (SaShiMi), on bidirectional S4; our eq-layer-two-sided.
+    """
+    for K in (K_forward, K_backward):
+        _check_signals(u, K)
+        if u.is_complex() or K.is_complex():
+            raise TypeError(f"want u and kernels real, got {u.dtype} and {K.dtype}")
+        if K.shape[-1] < u.shape[-1]:
+            got = f"{K.shape[-1]} for {u.shape[-1]} samples"
+            raise ValueError(f"want kernels as long as u, got {got}")
+    L, n = u.shape[-1], fft_length(2 * u.shape[-1] - 1)
+    past = F.pad(K_forward[..., :L], (0, n - 2 * L + 1))
+    K = torch.cat([past, K_backward[..., : L - 1].flip(-1)], dim=-1)
     dtype = torch.promote_types(torch.promote_types(u.dtype, K.dtype), torch.float32)
     y_hat = torch.fft.rfft(u.to(dtype), n) * torch.fft.rfft(K.to(dtype), n)
     return torch.fft.irfft(y_hat, n)[..., :L].to(u.dtype)

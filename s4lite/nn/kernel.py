@@ -1,0 +1,248 @@
+"""The parameters of a bank of diagonal state spaces, and the views of that bank.
+
+Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s4lite.init.diagonal import s4d_inv, s4d_lin
+from s4lite.ops.checks import check_length, check_positive, check_state_size, check_tensors
+from s4lite.ops.vandermonde import (
+    check_disc,
+    diag_last_state,
+    diag_response,
+    diag_step,
+    log_discretize,
+    vandermonde,
+)
+
+__all__ = [
+    "DiagKernel",
+    "DiagParameters",
+    "StrictLoading",
+    "check_clocks",
+    "initial_poles",
+    "initial_values",
+]
+
+
+def initial_poles(init: str | Tensor, d_state: int) -> Tensor:
+    """Look up the poles that a layer's argument `init` names.
+
+    Args:
+        init     str or (n,)  "lin", "inv", or n = N/2 complex poles  [1/time]
+        d_state  int          N, even
+    Returns:
+        Lambda  (n,)  complex128, Re < 0  [1/time]
+    Raises:
+        TypeError: if d_state is no int, or init neither a name nor a tensor.
+        ValueError: if d_state is odd or < 2, or init unknown, of another shape, or not stable.
+
+    Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles.
+    """
+    check_state_size(d_state, "d_state")
+    named = {"lin": s4d_lin, "inv": s4d_inv}
+    if isinstance(init, str) and init in named:
+        return named[init](d_state)
+    if isinstance(init, str):
+        raise ValueError(f"want init one of {sorted(named)} or a tensor of poles, got {init!r}")
+    check_tensors(init=init)
+    if init.shape != (d_state // 2,) or not init.is_complex():
+        got = f"{init.dtype} {tuple(init.shape)}"
+        raise ValueError(f"want init as complex poles ({d_state // 2},), got {got}")
+    if not bool(((init.real < 0) & init.isfinite()).all()):
+        raise ValueError(f"want finite poles with Re < 0, got {init.tolist()}")
+    return init.to(torch.complex128)
+
+
+def check_clocks(d_model: int, n_ssm: int, dt_min: float, dt_max: float) -> None:
+    """Raise unless n_ssm systems can serve d_model channels and 0 < dt_min <= dt_max.
+
+    Args:
+        d_model         int    H, channels
+        n_ssm           int    independent sets of poles, a divisor of H
+        dt_min, dt_max  float  the range of the steps  [time]
+    Raises:
+        TypeError: if d_model or n_ssm is no int.
+        ValueError: if one is < 1, n_ssm does not divide d_model, or the range is empty, NaN
+            or not > 0.
+    """
+    check_length(d_model, "d_model")
+    check_length(n_ssm, "n_ssm")
+    if d_model % n_ssm:
+        raise ValueError(f"want n_ssm to divide d_model, got n_ssm={n_ssm}, d_model={d_model}")
+    check_positive(dt_min=dt_min, dt_max=dt_max)
+    if dt_min > dt_max:
+        raise ValueError(f"want dt_min <= dt_max, got dt_min={dt_min}, dt_max={dt_max}")
+
+
+def _misfit(new: object, old: Tensor) -> str:
+    """Say what keeps a loaded value from taking a parameter's place; empty if nothing does."""
+    if not isinstance(new, Tensor):
+        return f"want a tensor, got {type(new).__name__}"
+    if new.shape != old.shape or new.is_floating_point() != old.is_floating_point():
+        want, got = f"{old.dtype} {tuple(old.shape)}", f"{new.dtype} {tuple(new.shape)}"
+        return f"want {want}, got {got}"
+    if not new.is_meta and not bool(new.isfinite().all()):
+        return "want finite values, got NaN or inf"
+    return ""
+
+
+class StrictLoading(nn.Module):
+    """A module that loads a state dict whole or not at all.
+
+    Raises:
+        ValueError: from `load_state_dict`, before anything of it is written: if a name is missing
+            or unknown (unless strict=False), a shape or kind of dtype differs, or a value is not
+            finite. As a part of a plain module it still refuses the last three.
+    """
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load as `nn.Module` does, but look at everything first."""
+        self._refuse(state_dict, "", strict)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest: Any) -> None:
+        self._refuse(state_dict, prefix, strict=False)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _refuse(self, state_dict: Mapping[str, Any], prefix: str, strict: bool) -> None:
+        own = {prefix + name: value for name, value in self.state_dict().items()}
+        came = {name for name in state_dict if name.startswith(prefix)}
+        faults = {name: _misfit(state_dict[name], own[name]) for name in came & own.keys()}
+        if strict:
+            faults |= dict.fromkeys(own.keys() - came, "is missing")
+            faults |= dict.fromkeys(came - own.keys(), "is unknown")
+        said = "; ".join(f"{name}: {fault}" for name, fault in sorted(faults.items()) if fault)
+        if said:
+            raise ValueError(f"nothing was loaded into {type(self).__name__}: {said}")
+
+
+def initial_values(
+    poles: Tensor, d_model: int, n_ssm: int, channels: int, dt_min: float, dt_max: float
+) -> dict[str, Tensor]:
+    """Draw the real numbers with which a bank of diagonal systems starts.
+
+    Args:
+        poles           (n,)   complex, Re < 0  [1/time]
+        d_model         int    H, channels: a clock for each
+        n_ssm           int    copies of the poles, and of B
+        channels        int    output rows C for each system
+        dt_min, dt_max  float  the range of the clocks  [time]
+    Returns:
+        dict  log_dt (H,), Lambda_log_re and Lambda_im (n_ssm, n), B (n_ssm, n, 2),
+              C (channels, H, n, 2)
+
+    Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles, eq-layer-octave, eq-layer-variance.
+    """
+    check_length(channels, "channels")
+    poles, n = poles.cpu(), len(poles)
+    return {
+        "log_dt": torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max)),
+        "Lambda_log_re": (-poles.real).log().repeat(n_ssm, 1),
+        "Lambda_im": poles.imag.repeat(n_ssm, 1),
+        "B": torch.tensor([1.0, 0.0]).repeat(n_ssm, n, 1),
+        "C": torch.randn(channels, d_model, n, 2) * 0.5**0.5,
+    }
+
+
+class DiagParameters(StrictLoading):
+    """Real numbers that, whatever they are, mean H stable diagonal systems.
+
+    Args:
+        d_model, d_state  int          H systems of N/2 conjugate pairs
+        init              str or (n,)  "lin", "inv", or n = N/2 complex poles  [1/time]
+        disc              str          "zoh" or "bilinear"
+        n_ssm             int          sets of poles and B; channel h uses set h mod n_ssm
+        channels          int          output rows C for each system
+        dt_min, dt_max    float        the clocks start log-uniformly between these  [time]
+    Raises:
+        TypeError, ValueError: if an argument is not as said.
+
+    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-poles, eq-layer-stable.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        init: str | Tensor = "lin",
+        disc: str = "zoh",
+        n_ssm: int = 1,
+        channels: int = 1,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_clocks(d_model, n_ssm, dt_min, dt_max)
+        check_disc(disc)
+        self.d_model, self.d_state, self.disc = d_model, d_state, disc
+        poles, like = initial_poles(init, d_state), dtype or torch.get_default_dtype()
+        start = initial_values(poles, d_model, n_ssm, channels, dt_min, dt_max)
+        for name, value in start.items():
+            self.register_parameter(name, nn.Parameter(value.to(device=device, dtype=like)))
+
+    def system(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Discretize at `rate`: nu (H, n), Bb (H, n), C (channels, H, n), all complex128."""
+        check_positive(rate=rate)
+        copies = self.d_model // len(self.B)
+        Lambda = torch.complex(-self.Lambda_log_re.double().exp(), self.Lambda_im.double())
+        dt = self.log_dt.double().exp() * rate
+        nu, phi = log_discretize(Lambda.repeat(copies, 1), dt, self.disc)
+        B = torch.view_as_complex(self.B.double()).repeat(copies, 1)
+        return nu, phi * B, torch.view_as_complex(self.C.double())
+
+
+class DiagKernel(DiagParameters):
+    """The views of H diagonal systems: kernel, response and end of a state, single steps.
+
+    Arguments as for `DiagParameters`. States are (batch, H, N/2), complex, and belong to output
+    row 0; signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock.
+
+    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, eq-layer-step, eq-layer-state.
+    """
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """The dtype of signals and kernels: that of the parameters, float32 at least."""
+        return torch.promote_types(self.log_dt.dtype, torch.float32)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Make a state that remembers nothing: (batch, H, N/2) complex zeros."""
+        check_length(batch, "batch")
+        size = (batch, self.d_model, self.d_state // 2)
+        dtype = torch.promote_types(self.log_dt.dtype, torch.complex64)
+        return torch.zeros(size, dtype=dtype, device=self.log_dt.device)
+
+    def forward(self, L: int, rate: float = 1.0) -> Tensor:
+        """Compute the kernels (channels, H, L)."""
+        check_length(L)
+        nu, Bb, C = self.system(rate)
+        return vandermonde(C * Bb, nu, L, self.real_dtype)
+
+    def response(self, x: Tensor, L: int, rate: float = 1.0) -> Tensor:
+        """Compute what the state x (batch, H, N/2) still says: (batch, H, L)."""
+        nu, _, C = self.system(rate)
+        return diag_response(nu, C[0], x, L)
+
+    def last_state(
+        self, u: Tensor, x: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Compute the state after u (batch, H, L), each row at its own end: (batch, H, N/2)."""
+        nu, Bb, _ = self.system(rate)
+        return diag_last_state(nu, Bb, u, x, lengths)
+
+    def step(self, u_t: Tensor, x: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Take in u_t (batch, H) at state x: the output (batch, H) and the next state."""
+        nu, Bb, C = self.system(rate)
+        return diag_step(nu, Bb, C[0], u_t, x)

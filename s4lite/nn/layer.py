@@ -1,0 +1,280 @@
+"""A bank of state spaces as a layer: it stands where self-attention stood.
+
+Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s4lite.nn.kernel import DiagKernel, StrictLoading
+from s4lite.ops.checks import can_look, check_tensors
+from s4lite.ops.conv import causal_conv, two_sided_conv
+
+__all__ = [
+    "S4D",
+    "FilterBank",
+    "SSMLayer",
+    "TiedDropout",
+    "check_lengths",
+    "check_sequence",
+    "check_state",
+    "make_head",
+    "padding_mask",
+]
+
+
+class TiedDropout(nn.Dropout):
+    """Dropout with one mask for all times: of u (batch, L, d) whole channels go.
+
+    Args:
+        p  float  the probability that a channel is dropped, in training only
+
+    Source: Gal and Ghahramani 2016, sec. 4; our eq-layer-glu says where it stands.
+    """
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Drop channels of u (batch, L, d), and scale up the others by 1 / (1 - p)."""
+        return u * super().forward(torch.ones_like(u[:, :1])) if self.training else u
+
+
+def make_head(
+    activation: str | None, mixer: str | None, dropout: float, d: int, **like: Any
+) -> nn.Sequential:
+    """Build what follows the filters: activation, dropout, and the map that mixes channels.
+
+    Args:
+        activation  str or None    "gelu", "relu", "silu", or None for none
+        mixer       str or None    "glu", "linear", or None to keep channels apart
+        dropout     float          probability that a channel is dropped, 0 to 1
+        d           int            channels
+        like        device, dtype  of the parameters
+    Returns:
+        nn.Sequential  (batch, L, d) -> (batch, L, d), position by position
+    Raises:
+        ValueError: if activation or mixer is unknown, or dropout no probability.
+
+    Source: Dauphin et al. 2017, eq. (1); our eq-layer-glu.
+    """
+    activations = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, None: nn.Identity}
+    if activation not in activations:
+        raise ValueError(f"want activation one of {list(activations)}, got {activation!r}")
+    if mixer not in ("glu", "linear", None):
+        raise ValueError(f'want mixer "glu", "linear" or None, got {mixer!r}')
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"want dropout from 0 to 1, got {dropout}")
+    maps = {None: [], "linear": [nn.Linear(d, d, **like)]}
+    maps["glu"] = [nn.Linear(d, 2 * d, **like), nn.GLU()]
+    return nn.Sequential(activations[activation](), TiedDropout(dropout), *maps[mixer])
+
+
+def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
+    """Raise unless u has the axes, the number of channels, the dtype and device of a layer.
+
+    Args:
+        u      tensor  the input
+        axes   str     names of its axes, "batch L d_model" or "batch d_model"
+        width  int     wanted size of the last one
+        like   tensor  a parameter of the layer
+    Raises:
+        TypeError: if u is no floating tensor, or of another dtype than `like` (autocast excepted).
+        ValueError: if an axis is missing, empty or of the wrong size, or the device another.
+    """
+    check_tensors(u=u, parameters=like)
+    if u.ndim != len(axes.split()) or u.shape[-1] != width or 0 in u.shape:
+        want = f"({axes.replace(' ', ', ')}), none empty, the last {width}"
+        raise ValueError(f"want u {want}; got {tuple(u.shape)}")
+    autocast = torch.is_autocast_enabled(u.device.type) and u.dtype != torch.float64
+    if u.dtype != like.dtype and not (autocast and u.is_floating_point()):
+        raise TypeError(f"want u of the layer's dtype, {like.dtype}, got {u.dtype}")
+
+
+def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    """Raise unless x is a state as `initial_state` makes them.
+
+    Args:
+        x      tensor        the state
+        shape  tuple of int  wanted shape
+        like   tensor        a parameter: its device, and its precision but float32 at least
+    Raises:
+        TypeError: if x is no floating or complex tensor.
+        ValueError: if its shape, dtype or device is another.
+    """
+    check_tensors(state=x, parameters=like)
+    dtype = torch.promote_types(like.dtype, torch.complex64)
+    if x.shape != shape or x.dtype != dtype:
+        raise ValueError(f"want state {dtype} {shape}, got {x.dtype} {tuple(x.shape)}")
+
+
+def check_lengths(lengths: Tensor | list[int], u: Tensor) -> Tensor:
+    """Bring the lengths of right-padded sequences into one form.
+
+    Args:
+        lengths  (batch,)         whole numbers from 1 to L
+        u        (batch, L, ...)  the padded sequences
+    Returns:
+        lengths  (batch,)  int64, on u's device
+    Raises:
+        TypeError: if they are no whole numbers.
+        ValueError: if there is not one a sequence, or one is < 1 or beyond L.
+    """
+    lengths = torch.as_tensor(lengths)
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError(f"want lengths as whole numbers, got {lengths.dtype}")
+    if lengths.shape != u.shape[:1]:
+        raise ValueError(f"want lengths ({len(u)},), one a sequence, got {tuple(lengths.shape)}")
+    if can_look(lengths) and not bool(((lengths >= 1) & (lengths <= u.shape[1])).all()):
+        raise ValueError(f"want lengths from 1 to L = {u.shape[1]}, got {lengths.tolist()}")
+    return lengths.to(u.device, torch.int64)
+
+
+def padding_mask(lengths: Tensor, u: Tensor) -> Tensor:
+    """Tell samples from padding.
+
+    Args:
+        lengths  (batch,)         whole numbers
+        u        (batch, L, ...)  right-padded sequences
+    Returns:
+        keep  (batch, L, 1)  bool, True where u is real and False where it is padding
+    """
+    return (torch.arange(u.shape[1], device=u.device) < lengths[:, None])[..., None]
+
+
+class FilterBank(StrictLoading):
+    """H filters and H wires, causal or both ways: the linear part of a layer.
+
+    Args:
+        kernel         DiagKernel  the filters; with two channels if bidirectional, else with one
+        bidirectional  bool        filter the future too; there is then no state and no step
+    Raises:
+        ValueError: if the kernel has another number of channels.
+
+    Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-two-sided, eq-layer-state.
+    """
+
+    def __init__(self, kernel: DiagKernel, *, bidirectional: bool = False) -> None:
+        super().__init__()
+        if len(kernel.C) != 1 + bidirectional:
+            raise ValueError(f"want {1 + bidirectional} channels, got {len(kernel.C)}")
+        self.kernel, self.d_model, self.bidirectional = kernel, kernel.d_model, bidirectional
+        self.D = nn.Parameter(torch.randn(self.d_model).to(kernel.log_dt))
+
+    def initial_state(self, batch: int = 1) -> Tensor:
+        """Make a state that remembers nothing: (batch, d_model, d_state / 2) complex zeros."""
+        return self.kernel.initial_state(batch)
+
+    def check_causal(self, state: Tensor | None, batch: int) -> None:
+        """Raise ValueError unless states make sense here, and this one (if any) fits."""
+        if self.bidirectional:
+            raise ValueError("want a causal layer for states and steps, got bidirectional=True")
+        if state is not None:
+            check_state(state, (batch, self.d_model, self.kernel.d_state // 2), self.D)
+
+    def filter(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> Tensor:
+        """Filter u (batch, H, L), after what `state` remembers: (batch, H, L)."""
+        L = u.shape[-1]
+        K = self.kernel(L, rate)
+        y = two_sided_conv(u, *K) if self.bidirectional else causal_conv(u, K[0])
+        y = y + self.D.to(u.dtype)[:, None] * u
+        return y if state is None else y + self.kernel.response(state, L, rate)
+
+    def filter_step(self, u_t: Tensor, state: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Filter one sample u_t (batch, H): the output (batch, H) and the next state."""
+        y_t, state = self.kernel.step(u_t, state, rate)
+        return y_t + self.D.to(u_t.dtype) * u_t, state
+
+
+class SSMLayer(FilterBank):
+    """A bank of filters as a layer: filter, then a head that works position by position.
+
+    Takes the arguments of `FilterBank`, and `head`, a module (batch, L, d_model) to the same.
+
+    Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-glu.
+    """
+
+    def __init__(self, kernel: DiagKernel, head: nn.Module, *, bidirectional: bool = False) -> None:
+        super().__init__(kernel, bidirectional=bidirectional)
+        self.head = head
+
+    def forward(
+        self,
+        u: Tensor,
+        state: Tensor | None = None,
+        *,
+        rate: float = 1.0,
+        lengths: Tensor | list[int] | None = None,
+        return_state: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Map u (batch, L, d_model) to the same shape, or to (y, state) if return_state.
+
+        Args:
+            state    (batch, d_model, N/2)  complex: all that is remembered of earlier samples
+            rate     float                  > 0; 2.0 if every second sample was kept
+            lengths  (batch,)               of right-padded sequences: y is 0 beyond them
+        """
+        check_sequence(u, "batch L d_model", self.d_model, self.D)
+        if state is not None or return_state:
+            self.check_causal(state, len(u))
+        lengths = None if lengths is None else check_lengths(lengths, u)
+        keep = None if lengths is None else padding_mask(lengths, u)
+        with torch.autocast(u.device.type, enabled=False):
+            v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
+            y = self.filter(v, state, rate)
+            last = self.kernel.last_state(v, state, rate, lengths) if return_state else None
+        y = self.head(y.mT.to(u.dtype))
+        y = y if keep is None else y.where(keep, 0.0)
+        return (y, last) if return_state else y
+
+    def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Map one sample u_t (batch, d_model) to the output and the next state."""
+        check_sequence(u_t, "batch d_model", self.d_model, self.D)
+        self.check_causal(state, len(u_t))
+        with torch.autocast(u_t.device.type, enabled=False):
+            y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate)
+        return self.head(y[:, None].to(u_t.dtype))[:, 0], state
+
+
+class S4D(SSMLayer):
+    """Diagonal S4: a sequence layer, (batch, L, d_model) to the same shape.
+
+        layer(u, state=None, *, rate=1.0, lengths=None, return_state=False) -> y or (y, state)
+        layer.step(u_t, state, *, rate=1.0) -> y_t, state   # after layer.eval()
+        layer.initial_state(batch) -> state
+        layer.kernel(L, rate=1.0) -> (channels, d_model, L)
+
+    Args:
+        d_model, d_state  int          H channels; N numbers of state for each, even
+        init, disc, n_ssm, dt_min, dt_max, device, dtype   as for `DiagParameters`
+        bidirectional     bool         filter the future too; no states then
+        activation        str or None  "gelu", "relu", "silu", or None
+        mixer             str or None  "glu", "linear", or None to keep channels apart
+        dropout           float        probability that a channel is dropped, at all times
+    Raises:
+        TypeError, ValueError: if something is not as wanted; nothing has changed then.
+
+    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        init: str | Tensor = "lin",
+        disc: str = "zoh",
+        n_ssm: int = 1,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
+        activation: str | None = "gelu",
+        mixer: str | None = "glu",
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        like, clocks = {"device": device, "dtype": dtype}, {"dt_min": dt_min, "dt_max": dt_max}
+        bank = {"init": init, "disc": disc, "n_ssm": n_ssm, **clocks, **like}
+        kernel = DiagKernel(d_model, d_state, channels=1 + bidirectional, **bank)
+        head = make_head(activation, mixer, dropout, d_model, **like)
+        super().__init__(kernel, head, bidirectional=bidirectional)

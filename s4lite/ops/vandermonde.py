@@ -1,0 +1,350 @@
+"""Diagonal state spaces: the kernel is a sum of exponentials, and that sum a matrix product.
+
+Home: chapter 11, "Diagonal" (chapters/11_diagonal.ipynb), and chapter 12, "The layer"
+(chapters/12_layer.ipynb).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s4lite.ops.checks import check_length, check_positive, check_stable, check_tensors
+from s4lite.ops.conv import kernel_naive
+from s4lite.ops.discretize import bilinear, zoh
+
+__all__ = [
+    "check_disc",
+    "diag_discretize",
+    "diag_kernel",
+    "diag_kernel_naive",
+    "diag_last_state",
+    "diag_response",
+    "diag_step",
+    "log_discretize",
+    "phi1",
+    "vandermonde",
+    "vandermonde_transpose",
+]
+
+
+def phi1(z: Tensor) -> Tensor:
+    """Compute (e^z - 1) / z, with the right value and the right gradient at z = 0 too.
+
+    Args:
+        z  any shape  complex or real
+    Returns:
+        phi1  same shape and dtype  1 + z/2 + z^2/6 + ...
+
+    Error:  a few units of rounding: expm1(z) / z, and for |z| < 0.01 a polynomial cut below 1e-18.
+    Source: Hochbruck and Ostermann 2010, section 2; our eq-diagonal-phi.
+    """
+    near = z.abs() < 1e-2
+    far = torch.where(near, 1.0, z)
+    series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6 * (1 + z / 7)))))
+    return torch.where(near, series, torch.expm1(far) / far)
+
+
+def check_disc(disc: str) -> None:
+    """Raise unless disc names a rule for diagonal systems.
+
+    Args:
+        disc  str  "zoh" or "bilinear"
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if disc not in ("zoh", "bilinear"):
+        raise ValueError(f'want disc "zoh" or "bilinear", got {disc!r}')
+
+
+def _check_modes(dt: Tensor | float, disc: str, Lambda: Tensor, **weights: Tensor) -> None:
+    """Raise unless poles, weights (B, C) and steps make stable diagonal systems."""
+    steps = {"dt": dt} if isinstance(dt, Tensor) else {}
+    modes = {"Lambda": Lambda, **weights}
+    check_tensors(**modes, **steps)
+    if not Lambda.is_complex():
+        raise TypeError(f"want Lambda complex, one pole of each pair, got {Lambda.dtype}")
+    if steps and dt.is_complex():
+        raise TypeError(f"want dt real, got {dt.dtype}")
+    got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {**modes, **steps}.items())
+    widths = {x.shape[-1] if x.ndim else 0 for x in modes.values()}
+    if len(widths) > 1 or 0 in widths:
+        raise ValueError(f"want {', '.join(modes)} (..., n) of one width n >= 1, got {got}")
+    try:
+        torch.broadcast_shapes(
+            *(x.shape[:-1] for x in modes.values()), *(x.shape for x in steps.values())
+        )
+    except RuntimeError:
+        raise ValueError(f"want leading axes that broadcast, got {got}") from None
+    check_disc(disc)
+    check_stable(Lambda)
+    check_positive(dt=dt)
+
+
+def log_discretize(Lambda: Tensor, dt: Tensor | float, disc: str = "zoh") -> tuple[Tensor, Tensor]:
+    """Discretize poles, keeping the logarithm nu of Ab; Bb is given for B = 1.
+
+    Args:
+        Lambda  (..., n)        poles, Re <= 0        [1/time]
+        dt      float or (...)  step size, real, > 0  [time]
+        disc    str             "zoh" or "bilinear"
+    Returns:
+        nu   (..., n)  complex128: Ab = exp(nu), Ab^l = exp(l nu)
+        phi  (..., n)  complex128: Bb = phi B               [time]
+    Raises:
+        TypeError: if Lambda is no complex tensor, or dt is complex or of integers.
+        ValueError: if a pole has Re > 0, dt is not finite and > 0, shapes or devices do not fit,
+            or disc is unknown.
+
+    Error:  float64 rounding whatever the arguments' dtype: l nu is an angle, see eq-diagonal-phase.
+    Source: Gu et al. 2022 (S4D), section 3.1; our eq-diagonal-log-zoh, eq-diagonal-log-bilinear.
+    """
+    _check_modes(dt, disc, Lambda)
+    dt = torch.as_tensor(dt, dtype=torch.float64, device=Lambda.device)[..., None]
+    z = dt * Lambda.to(torch.complex128)
+    if disc == "zoh":
+        return z, dt * phi1(z)
+    half = z / 2 + torch.where(z == -2, 2.0**-53, 0.0)  # Ab = 0 has no logarithm, Ab = 6e-17 has
+    return 2 * torch.atanh(half), dt / (1 - z / 2)
+
+
+def diag_discretize(
+    Lambda: Tensor, B: Tensor, dt: Tensor | float, disc: str = "zoh"
+) -> tuple[Tensor, Tensor]:
+    """Discretize a diagonal system: x_k = Ab x_{k-1} + Bb u_k, number by number.
+
+    Args:
+        Lambda  (..., n)        poles, Re <= 0        [1/time]
+        B       (..., n)        input weights         [state/(input time)]
+        dt      float or (...)  step size, real, > 0  [time]
+        disc    str             "zoh" or "bilinear"
+    Returns:
+        Ab  (..., n)  discrete poles, complex
+        Bb  (..., n)  discrete input weights, complex  [state/input]
+    Raises:
+        TypeError: if Lambda is no complex tensor, B no tensor, or dt complex or of integers.
+        ValueError: if a pole has Re > 0, dt is not finite and > 0, shapes or devices do not fit,
+            or disc is unknown.
+
+    Error:  computed in float64, then rounded to the dtype that can hold Lambda and B.
+    Source: Gu et al. 2022 (S4D), section 3.1; our eq-diagonal-zoh, eq-diagonal-bilinear.
+    """
+    _check_modes(dt, disc, Lambda, B=B)
+    nu, phi = log_discretize(Lambda, dt, disc)
+    dtype = torch.promote_types(Lambda.dtype, B.dtype)
+    return nu.exp().to(dtype), (phi * B).to(dtype)
+
+
+def diag_kernel_naive(
+    Lambda: Tensor, B: Tensor, C: Tensor, dt: Tensor | float, L: int, disc: str = "zoh"
+) -> Tensor:
+    """Kernel of a diagonal system by powers of a dense matrix: the judge of `diag_kernel`.
+
+    Args:
+        Lambda  (..., n)        poles, one of each conjugate pair  [1/time]
+        B       (..., n)        input weights                      [state/(input time)]
+        C       (..., n)        output weights, not conjugated     [output/state]
+        dt      float or (...)  step size, real, > 0               [time]
+        L       int             number of lags, >= 1
+        disc    str             "zoh" or "bilinear"
+    Returns:
+        K  (..., L)  2 Re C Ab^l Bb, with Ab, Bb from `ops.discretize`, real
+    Raises:
+        TypeError: as `diag_kernel` does.
+        ValueError: as `diag_kernel` does.
+
+    Error:  rounding grows like L.
+    Cost:   L (n^2 + n) complex multiplications, one lag after the other.
+    Source: Gu et al. 2022 (S4D), section 3.2; our eq-diagonal-modes, eq-diagonal-half.
+    """
+    _check_modes(dt, disc, Lambda, B=B, C=C)
+    rule = {"zoh": zoh, "bilinear": bilinear}[disc]
+    Ab, Bb = rule(torch.diag_embed(Lambda), B[..., None], dt)
+    return 2 * kernel_naive(Ab, Bb[..., 0], C, L).real
+
+
+def _tile(L: int) -> tuple[int, int]:
+    """Cut L lags into Q rows of R, both near sqrt(L): R is a power of two, Q R >= L."""
+    R = 1
+    while R * R < L:
+        R *= 2
+    return -(-L // R), R
+
+
+def _powers(nu: Tensor, count: int, stride: int = 1) -> Tensor:
+    """exp(k stride nu) for k = 0 .. count - 1: (..., count, n), complex128."""
+    k = torch.arange(0, count * stride, stride, dtype=torch.float64, device=nu.device)
+    return torch.exp(k[:, None] * nu[..., None, :])
+
+
+def _plane(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """Complex numbers as pairs of real ones, side by side: (..., n) to (..., 2n)."""
+    return torch.view_as_real(z).flatten(-2).to(dtype)
+
+
+def _real_product(X: Tensor, Y: Tensor) -> Tensor:
+    """X @ Y in its own precision, under autocast too: the angles' digits were dear."""
+    if not torch.amp.is_autocast_available(X.device.type):
+        return X @ Y
+    with torch.autocast(X.device.type, enabled=False):
+        return X @ Y
+
+
+def vandermonde(w: Tensor, nu: Tensor, L: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Sum exponentials, 2 Re sum_n w_n e^(l nu_n) for l = 0 .. L-1, as one matrix product.
+
+    Args:
+        w      (..., n)  weights, complex
+        nu     (..., n)  exponents, complex128, Re <= 0
+        L      int       number of lags, >= 1
+        dtype  real      precision of the product and of K
+    Returns:
+        K  (..., L)  the sums, real
+    Raises:
+        TypeError: if w or nu is no floating or complex tensor, or L no int.
+        ValueError: if w and nu differ in width or device, or L < 1.
+
+    Error:  a few eps of dtype, relative to sum |w|: angles are float64, see eq-diagonal-phase.
+    Cost:   n (Q + R) exponentials with Q R about L, at least 2 n sqrt(L); 4 n L operations.
+    Source: our eq-diagonal-product.
+    """
+    check_tensors(w=w, nu=nu)
+    check_length(L)
+    if w.shape[-1:] != nu.shape[-1:]:
+        raise ValueError(f"want w, nu (..., n), got {tuple(w.shape)}, {tuple(nu.shape)}")
+    Q, R = _tile(L)
+    X = _plane(2 * w[..., None, :] * _powers(nu, Q, R), dtype)  # (..., Q, 2n)
+    Y = _plane(_powers(nu.conj(), R), dtype)  # (..., R, 2n), transposed
+    return _real_product(X, Y.mT).flatten(-2)[..., :L]
+
+
+def diag_kernel(
+    Lambda: Tensor, B: Tensor, C: Tensor, dt: Tensor | float, L: int, disc: str = "zoh"
+) -> Tensor:
+    """Kernel of a diagonal system with half spectrum, as one real matrix product.
+
+    Args:
+        Lambda  (..., n)        poles, one of each conjugate pair, Re <= 0  [1/time]
+        B       (..., n)        input weights                               [state/(input time)]
+        C       (..., n)        output weights, not conjugated              [output/state]
+        dt      float or (...)  step size, real, > 0                        [time]
+        L       int             number of lags, >= 1
+        disc    str             "zoh" or "bilinear"
+    Returns:
+        K  (..., L)  2 Re sum_n C_n Bb_n Ab_n^l, real
+    Raises:
+        TypeError: if Lambda is no complex tensor, B or C no tensor, dt complex, or L no int.
+        ValueError: if a pole has Re > 0, dt is not finite and > 0, L < 1, shapes or devices do
+            not fit, or disc is unknown.
+
+    Error:  relative to max |K| about 1e-14 in float64, 1e-6 in float32, at every L.
+    Cost:   see `vandermonde`; nothing of size n L is ever stored, backward included.
+    Source: Gu et al. 2022 (S4D), section 3.2; our eq-diagonal-kernel, eq-diagonal-product.
+    """
+    _check_modes(dt, disc, Lambda, B=B, C=C)
+    nu, phi = log_discretize(Lambda, dt, disc)
+    dtype = torch.promote_types(B.real.dtype, C.real.dtype)
+    dtype = torch.promote_types(Lambda.real.dtype, dtype)
+    return vandermonde(C * (phi * B), nu, L, dtype)
+
+
+def vandermonde_transpose(u: Tensor, nu: Tensor) -> Tensor:
+    """Take the moments of a signal, sum_l u_l e^(l nu_n): the transpose of `vandermonde`.
+
+    Args:
+        u   (..., L)  signal, real
+        nu  (..., n)  exponents, complex128, Re <= 0
+    Returns:
+        m  (..., n)  the moments, complex128
+    Raises:
+        TypeError: if u is complex, or one is no floating or complex tensor.
+        ValueError: if the devices differ, or u is empty.
+
+    Error:  a few eps of u's dtype (at least float32), relative to sum |u|.
+    Cost:   as `vandermonde`.
+    Source: our eq-diagonal-moments.
+    """
+    check_tensors(u=u, nu=nu)
+    if u.is_complex():
+        raise TypeError(f"want u real, got {u.dtype}")
+    check_length(u.shape[-1] if u.ndim else 0, "the length of u")
+    Q, R = _tile(u.shape[-1])
+    rows = F.pad(u, (0, Q * R - u.shape[-1])).unflatten(-1, (Q, R))
+    rows = rows.to(torch.promote_types(u.dtype, torch.float32))
+    partial = _real_product(rows, _plane(_powers(nu, R), rows.dtype)).double()  # (..., Q, 2n)
+    partial = torch.view_as_complex(partial.unflatten(-1, (-1, 2)))
+    return (partial * _powers(nu, Q, R)).sum(-2)
+
+
+def diag_step(nu: Tensor, Bb: Tensor, C: Tensor, u_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Take one sample in, move a diagonal state on, give one sample out.
+
+    Args:
+        nu   (..., n)  logarithm of Ab, complex128, from `log_discretize`
+        Bb   (..., n)  discrete input weights                              [state/input]
+        C    (..., n)  output weights, not conjugated                      [output/state]
+        u_t  (...)     the input sample, real                              [input]
+        x    (..., n)  the state before it, complex                        [state]
+    Returns:
+        y_t  (...)     the output sample, 2 Re C x, in x's precision       [output]
+        x    (..., n)  the state after it, Ab x + Bb u_t, in x's dtype     [state]
+    Raises:
+        TypeError: if an argument is no floating or complex tensor.
+        ValueError: if they are on different devices.
+
+    Error:  one rounding of the state a step; coefficients and sums are float64.
+    Source: Gu et al. 2022 (S4), eq. (3); our eq-layer-step.
+    """
+    check_tensors(nu=nu, Bb=Bb, C=C, u_t=u_t, x=x)
+    after = nu.exp() * x + Bb * u_t[..., None]
+    return 2 * (C * after).sum(-1).real.to(x.real.dtype), after.to(x.dtype)
+
+
+def diag_response(nu: Tensor, C: Tensor, x: Tensor, L: int) -> Tensor:
+    """Compute what an earlier state still says while no input comes.
+
+    Args:
+        nu  (..., n)  logarithm of Ab, complex128, from `log_discretize`
+        C   (..., n)  output weights, not conjugated  [output/state]
+        x   (..., n)  the state before sample 0       [state]
+        L   int       samples, >= 1
+    Returns:
+        y  (..., L)  2 Re C Ab^(l + 1) x, real, in x's precision  [output]
+    Raises:
+        TypeError: if an argument is no floating or complex tensor, or L no int.
+        ValueError: if tensors are on different devices, or L < 1.
+
+    Source: our eq-layer-state.
+    """
+    check_tensors(nu=nu, C=C, x=x)
+    check_length(L)
+    return vandermonde(C * nu.exp() * x, nu, L, x.real.dtype)
+
+
+def diag_last_state(
+    nu: Tensor, Bb: Tensor, u: Tensor, x: Tensor | None = None, lengths: Tensor | None = None
+) -> Tensor:
+    """Compute the state after a signal, without walking along it.
+
+    Args:
+        nu       (..., n)  logarithm of Ab, complex128, from `log_discretize`
+        Bb       (..., n)  discrete input weights  [state/input]
+        u        (..., L)  the signal, real        [input]
+        x        (..., n)  the state before it; at rest if None  [state]
+        lengths  (batch,)  whole numbers from 1 to L: u is (batch, H, L), padded on the right
+    Returns:
+        x  (..., n)  Ab^L x + sum over j of Ab^(L - 1 - j) Bb u_j, in u's precision  [state]
+
+    Error:  that of one matrix product in u's precision; exponents are float64.
+    Source: our eq-layer-state.
+    """
+    check_tensors(nu=nu, Bb=Bb, u=u)
+    L = u.shape[-1]
+    if lengths is None:
+        back, steps = u.flip(-1), L * nu
+    else:  # sample L_b - 1 - j of sequence b goes to place j, the rest is 0
+        at = lengths[:, None, None] - 1 - torch.arange(L, device=u.device)
+        back = u.gather(-1, at.clamp(min=0).expand(u.shape)) * (at >= 0)
+        steps = lengths[:, None, None] * nu
+    last = Bb * vandermonde_transpose(back, nu)
+    last = last if x is None else last + steps.exp() * x
+    return last.to(torch.promote_types(u.dtype, torch.complex64))

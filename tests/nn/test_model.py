@@ -1,0 +1,401 @@
+"""SequenceModel, Stack and S4Block: one model in three ways of running it, and what it refuses."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from s4lite import S4D, S4Block, SequenceModel, Stack
+from s4lite.nn.model import Encoder, ModelState, PooledDecoder
+
+F64 = torch.float64
+REFUSAL = r"want .*got"  # every refusal says what was wanted and what came
+POOLS = ["mean", "last", None]
+
+
+def make(seed=0, **options):
+    torch.manual_seed(seed)
+    small = {"d_input": 3, "d_output": 5, "d_model": 8, "n_layers": 2, "d_state": 4, "dtype": F64}
+    return SequenceModel(**{**small, **options}).eval()
+
+
+def draw(*shape, seed=1, dtype=F64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def walk(model, u, state=None, **options):
+    state = model.initial_state(len(u)) if state is None else state
+    outputs = []
+    for u_t in u.unbind(1):
+        y, state = model.step(u_t, state, **options)
+        outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
+def close(a, b, tol=1e-12):
+    assert a.shape == b.shape
+    assert (a - b).detach().abs().max() <= tol * b.detach().abs().max().clamp(min=1)
+
+
+# ------------------------------------------------------------------ one model, three ways
+
+
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("pool", POOLS)
+def test_steps_pieces_and_whole_agree(pool, prenorm):
+    model, u = make(pool=pool, prenorm=prenorm, n_layers=6, dropout=0.3), draw(2, 60, 3)
+    whole, end = model(u, return_state=True)
+    steps, walked = walk(model, u)
+    close(steps if pool is None else steps[:, -1], whole, 1e-11)
+    pieces, state = [], None
+    for piece in u.split([1, 40, 19], dim=1):
+        y, state = model(piece, state, return_state=True)
+        pieces.append(y)
+    close(torch.cat(pieces, 1) if pool is None else pieces[-1], whole, 1e-11)
+    for other in (walked, state):
+        assert isinstance(other, ModelState)
+        for a, b in zip(other.layers, end.layers, strict=True):
+            close(a, b, 1e-11)
+        close(other.total, end.total, 1e-11)
+        assert torch.equal(other.count, end.count)
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_every_step_gives_the_output_of_the_prefix(pool):
+    model, u = make(pool=pool), draw(2, 9, 3)
+    steps, _ = walk(model, u)
+    for k in range(9):
+        close(steps[:, k], model(u[:, : k + 1]), 1e-11)
+
+
+def test_float32_stream_equals_the_whole():
+    model, u = make(dtype=torch.float32, n_layers=3), draw(2, 196, 3, dtype=torch.float32)
+    steps, _ = walk(model, u)
+    close(steps[:, -1], model(u), 1e-5)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_rate_reaches_every_layer(pool):
+    model, u = make(pool=pool), draw(2, 20, 3)
+    fast = make(pool=pool)
+    with torch.no_grad():
+        for block in fast.stack.blocks:
+            block.layer.kernel.log_dt += math.log(2.0)
+    close(model(u, rate=2.0), fast(u))
+    steps, _ = walk(model, u, rate=2.0)
+    close(steps if pool is None else steps[:, -1], fast(u))
+    assert (model(u) - fast(u)).abs().max() > 1e-3
+
+
+# ------------------------------------------------------------------ padding
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("pool", POOLS)
+def test_padding_changes_nothing(pool, bidirectional):
+    model, u = make(pool=pool, bidirectional=bidirectional), draw(3, 12, 3)
+    lengths = torch.tensor([12, 5, 1])
+    for b, n in enumerate(lengths.tolist()):
+        u[b, n:] = torch.nan  # garbage
+    padded = model(u, lengths=lengths)
+    for b, n in enumerate(lengths.tolist()):
+        alone = model(u[b : b + 1, :n])
+        close(padded[b : b + 1, :n] if pool is None else padded[b : b + 1], alone, 1e-11)
+
+
+def test_nan_in_the_padding_reaches_no_gradient():
+    model, u = make(), draw(1, 12, 3)
+    model(u[:, :5]).sum().backward()
+    alone = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    u[:, 5:] = torch.nan
+    model(u, lengths=[5]).sum().backward()
+    for a, p in zip(alone, model.parameters(), strict=True):
+        close(p.grad, a, 1e-11)
+
+
+def test_states_end_where_each_sequence_ends():
+    model, u, lengths = make(), draw(3, 12, 3), [12, 5, 1]
+    _, end = model(u, lengths=lengths, return_state=True)
+    for b, n in enumerate(lengths):
+        _, alone = model(u[b : b + 1, :n], return_state=True)
+        for a, s in zip(end.layers, alone.layers, strict=True):
+            close(a[b : b + 1], s)
+        close(end.total[b : b + 1], alone.total)
+        assert end.count[b] == n
+
+
+def test_bidirectional_padding_is_not_heard_through_biases():
+    """Norms and GLUs have biases: what stands on padding inside the stack is not zero."""
+    model, u = make(bidirectional=True, n_layers=3), draw(1, 6, 3)
+    long = torch.cat([u, torch.zeros(1, 30, 3, dtype=F64)], 1)
+    close(model(long, lengths=[6]), model(u), 1e-11)
+    assert (model(long) - model(u)).abs().max() > 1e-3
+
+
+# ------------------------------------------------------------------ parts
+
+
+def test_causality_by_gradient():
+    model = make(pool=None)
+    u = draw(1, 15, 3).requires_grad_()
+    (grad,) = torch.autograd.grad(model(u)[0, 7].sum(), u)
+    future, past = grad[0, 8:].abs(), grad[0, :8].abs()  # the FFT's rounding is all of the future
+    assert future.max() < 1e-14 * past.max() and (past > 1e-6 * past.max()).all()
+
+
+@pytest.mark.parametrize("n_ssm", [1, 4])
+def test_parameters_are_counted_by_the_formula(n_ssm):
+    H, N, depth = 8, 6, 3
+    model = SequenceModel(2, 7, H, depth, d_state=N, n_ssm=n_ssm)
+    block = H * (N + 2) + 4 * n_ssm * N // 2 + 2 * H**2 + 2 * H + 2 * H
+    want = H * 3 + depth * block + 2 * H + (H + 1) * 7
+    assert sum(p.numel() for p in model.parameters()) == want
+
+
+def test_block_is_the_equation():
+    torch.manual_seed(0)
+    u = draw(2, 10, 8)
+    pre = S4Block(8, d_state=4, dtype=F64)
+    close(pre(u), u + pre.layer(pre.norm(u)))
+    post = S4Block(8, d_state=4, prenorm=False, dtype=F64)
+    close(post(u), post.norm(u + post.layer(u)))
+
+
+def test_any_layer_stands_in_a_block():
+    class Flip(nn.Module):
+        def __init__(self, d_model, dropout, device, dtype, gain):
+            super().__init__()
+            self.gain = gain
+
+        def forward(self, u, state=None, **options):
+            return self.gain * u.flip(1)
+
+    stack, u = Stack(4, 2, layer=Flip, gain=2.0), draw(1, 5, 4, dtype=torch.float32)
+    x = u
+    for block in stack.blocks:
+        x = x + 2 * block.norm(x).flip(1)
+    close(stack(u), stack.norm(x), 1e-6)
+
+
+def test_tokens():
+    model = make(d_input=7, embedding=True)
+    tokens = torch.tensor([[0, 6, 3, 3], [1, 2, 5, 4]])
+    steps, _ = walk(model, tokens)
+    close(steps[:, -1], model(tokens))
+    assert model(tokens.int()).shape == (2, 5)
+
+
+def test_mean_pool_is_the_mean():
+    torch.manual_seed(0)
+    decoder, x = PooledDecoder(3, 2, dtype=F64), draw(2, 9, 3)
+    y, total, count = decoder(x, *decoder.initial_state(2))
+    close(y, decoder.map(x.mean(1)))
+    close(total, x.sum(1))
+    assert count.tolist() == [[9.0], [9.0]]
+
+
+def test_count_does_not_saturate_in_bfloat16():
+    decoder = PooledDecoder(2, 2, dtype=torch.bfloat16)
+    state = decoder.initial_state(1)
+    _, *state = decoder(torch.ones(1, 1000, 2, dtype=torch.bfloat16), *state)
+    _, _, count = decoder(torch.ones(1, 1, 2, dtype=torch.bfloat16), *state)
+    assert count.item() == 1001
+
+
+def test_dropout_is_tied_along_time_and_off_in_eval():
+    torch.manual_seed(0)
+    block, u = S4Block(64, d_state=4, dropout=0.5), draw(1, 6, 64, dtype=torch.float32)
+    dropped = (block(u) - u) == 0
+    assert 0 < dropped.sum() < dropped.numel()
+    assert (dropped == dropped[:, :1]).all()
+    block.eval()
+    assert torch.equal(block(u), block(u))
+
+
+# ------------------------------------------------------------------ the habitat
+
+
+def test_forward_and_step_change_no_parameter():
+    model, u = make(dropout=0.1), draw(2, 20, 3)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model(u, return_state=True, rate=0.5)
+    model(u[:, :7], lengths=[7, 3])
+    walk(model, u[:, :3])
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_copies_and_checkpoints(tmp_path):
+    model, u = make(), draw(2, 20, 3)
+    y = model(u)
+    assert torch.equal(copy.deepcopy(model)(u), y)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(u), y)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    other = make(seed=5)
+    assert not torch.equal(other(u), y)
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert torch.equal(other(u), y)
+
+
+def test_gradients_reach_every_parameter():
+    model = make()
+    model(draw(2, 20, 3)).square().sum().backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0, name
+
+
+def test_gradient_flows_through_a_state():
+    model, u = make(pool="last"), draw(1, 20, 3)
+    head = u[:, :10].clone().requires_grad_()
+    _, state = model(head, return_state=True)
+    y, _ = model(u[:, 10:], state, return_state=True)
+    (grad,) = torch.autograd.grad(y.sum(), head)
+    whole = u.clone().requires_grad_()
+    (truth,) = torch.autograd.grad(model(whole).sum(), whole)
+    close(grad, truth[:, :10], 1e-10)
+
+
+def test_autocast_and_low_precision():
+    model, u = make(dtype=torch.float32), draw(2, 50, 3, dtype=torch.float32)
+    y = model(u)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(u)
+        step, _ = model.step(u[:, 0], model.initial_state(2))
+    assert low.dtype == step.dtype == torch.bfloat16
+    close(low.float(), y, 0.05)
+    half = copy.deepcopy(model).bfloat16()
+    close(half(u.bfloat16()).float(), y, 0.1)
+    close(copy.deepcopy(model).double()(u.double()).float(), y, 1e-5)
+
+
+@pytest.mark.slow
+def test_compile_fullgraph():
+    model, u = make(dtype=torch.float32, n_layers=1), draw(2, 33, 3, dtype=torch.float32)
+    fast = torch.compile(model, fullgraph=True)
+    close(fast(u), model(u), 1e-5)
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        ({"d_input": 0}, ValueError, "d_input"),
+        ({"d_output": 0}, ValueError, "d_output"),
+        ({"d_output": 2.0}, TypeError, "d_output"),
+        ({"d_model": 0}, ValueError, "d_model"),
+        ({"n_layers": 0}, ValueError, "n_layers"),
+        ({"n_layers": True}, TypeError, "n_layers"),
+        ({"pool": "max"}, ValueError, "max"),
+        ({"d_state": 5}, ValueError, "even"),
+        ({"init": "legz"}, ValueError, "legz"),
+        ({"disc": "euler"}, ValueError, "euler"),
+        ({"dt_min": 1.0, "dt_max": 0.1}, ValueError, "dt_min"),
+        ({"dropout": 1.5}, ValueError, "1.5"),
+        ({"surprise": 1}, TypeError, "surprise"),
+    ],
+)
+def test_bad_arguments(bad, error, says):
+    with pytest.raises(error, match=says):
+        make(**bad)
+
+
+@pytest.mark.parametrize(
+    ("u", "error"),
+    [
+        (torch.zeros(2, 9, dtype=F64), ValueError),
+        (torch.zeros(2, 9, 4, dtype=F64), ValueError),
+        (torch.zeros(2, 0, 3, dtype=F64), ValueError),
+        (torch.zeros(2, 9, 3, dtype=torch.int64), TypeError),
+        (torch.zeros(2, 9, 3), TypeError),
+        (torch.zeros(2, 9, 3, dtype=F64, device="meta"), ValueError),
+        ([[0.0]], TypeError),
+    ],
+)
+def test_bad_input(u, error):
+    model = make()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=REFUSAL):
+        model(u)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error"),
+    [
+        (torch.zeros(2, 9), TypeError),
+        (torch.zeros(2, 9, 1, dtype=torch.int64), ValueError),
+        (torch.zeros(2, 0, dtype=torch.int64), ValueError),
+        (torch.full((2, 9), 7), ValueError),
+        (torch.full((2, 9), -1), ValueError),
+        (torch.zeros(2, 9, dtype=torch.int64, device="meta"), ValueError),
+        ("abc", TypeError),
+    ],
+)
+def test_bad_tokens(tokens, error):
+    with pytest.raises(error, match=REFUSAL):
+        make(d_input=7, embedding=True)(tokens)
+
+
+def test_bad_options():
+    model, u = make(), draw(2, 9, 3)
+    for options in ({"lengths": [9, 10]}, {"lengths": [0, 9]}, {"lengths": [9]}, {"rate": -1.0}):
+        with pytest.raises(ValueError, match=REFUSAL):
+            model(u, **options)
+    with pytest.raises(TypeError, match=REFUSAL):
+        model(u, lengths=[9.0, 9.0])
+    with pytest.raises(TypeError, match=REFUSAL):
+        model(u, state=model.initial_state(2).layers)
+    with pytest.raises(ValueError, match=REFUSAL):
+        model(u, state=model.initial_state(3))
+    with pytest.raises(ValueError, match=REFUSAL):
+        model(u, state=make(n_layers=3).initial_state(2))
+    with pytest.raises(ValueError, match=REFUSAL):
+        model.initial_state(0)
+
+
+def test_bidirectional_refuses_to_stream():
+    model, u = make(bidirectional=True), draw(2, 9, 3)
+    with pytest.raises(ValueError, match="bidirectional"):
+        model.step(u[:, 0], model.initial_state(2))
+    with pytest.raises(ValueError, match="bidirectional"):
+        model(u, return_state=True)
+
+
+@pytest.mark.parametrize("fault", ["nan", "shape", "missing", "unknown", "integer"])
+def test_a_state_dict_is_loaded_whole_or_not_at_all(fault):
+    model, good = make(), make(seed=3).state_dict()
+    name = "stack.blocks.1.layer.kernel.log_dt"
+    bad = {k: v.clone() for k, v in good.items()}
+    if fault == "nan":
+        bad[name][0] = torch.nan
+    elif fault == "shape":
+        bad[name] = bad[name][:3]
+    elif fault == "missing":
+        del bad[name]
+    elif fault == "unknown":
+        bad["surprise"] = torch.zeros(1)
+    else:
+        bad[name] = bad[name].long()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match="nothing was loaded"):
+        model.load_state_dict(bad)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_encoder_names_the_axes():
+    encoder = Encoder(3, 4)
+    with pytest.raises(ValueError, match=r"batch, L, d_input.*got \(2, 3\)"):
+        encoder(torch.zeros(2, 3), "batch L")
+    with pytest.raises(ValueError, match=r"batch, d_input.*got \(2, 1, 3\)"):
+        encoder(torch.zeros(2, 1, 3), "batch")
+
+
+def test_default_layer_is_the_diagonal_one():
+    assert isinstance(S4Block(4, d_state=4).layer, S4D)
