@@ -345,6 +345,6 @@ def diag_last_state(
         at = lengths[:, None, None] - 1 - torch.arange(L, device=u.device)
         back = u.gather(-1, at.clamp(min=0).expand(u.shape)) * (at >= 0)
         steps = lengths[:, None, None] * nu
-    last = Bb * vandermonde_transpose(back, nu)
+    last = Bb * vandermonde_transpose(back.contiguous(), nu)
     last = last if x is None else last + steps.exp() * x
     return last.to(torch.promote_types(u.dtype, torch.complex64))
