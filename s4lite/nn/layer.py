@@ -85,9 +85,10 @@ def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
     if u.ndim != len(axes.split()) or u.shape[-1] != width or 0 in u.shape:
         want = f"({axes.replace(' ', ', ')}), none empty, the last {width}"
         raise ValueError(f"want u {want}; got {tuple(u.shape)}")
-    autocast = torch.is_autocast_enabled(u.device.type) and u.dtype != torch.float64
-    if u.dtype != like.dtype and not (autocast and u.is_floating_point()):
-        raise TypeError(f"want u of the layer's dtype, {like.dtype}, got {u.dtype}")
+    if u.dtype != like.dtype:
+        real = u.is_floating_point() and u.dtype != torch.float64
+        if not (real and torch.is_autocast_enabled(u.device.type)):
+            raise TypeError(f"want u of the layer's dtype, {like.dtype}, got {u.dtype}")
 
 
 def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
@@ -164,12 +165,11 @@ class FilterBank(StrictLoading):
         """Make a state that remembers nothing: (batch, d_model, d_state / 2) complex zeros."""
         return self.kernel.initial_state(batch)
 
-    def check_causal(self, state: Tensor | None, batch: int) -> None:
-        """Raise ValueError unless states make sense here, and this one (if any) fits."""
+    def check_causal(self, state: Tensor, batch: int) -> None:
+        """Raise ValueError unless states make sense here, and this one fits."""
         if self.bidirectional:
             raise ValueError("want a causal layer for states and steps, got bidirectional=True")
-        if state is not None:
-            check_state(state, (batch, self.d_model, self.kernel.d_state // 2), self.D)
+        check_state(state, (batch, self.d_model, self.kernel.d_state // 2), self.D)
 
     def filter(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """Filter u (batch, H, L), after what `state` remembers: (batch, H, L)."""
@@ -188,7 +188,10 @@ class FilterBank(StrictLoading):
 class SSMLayer(FilterBank):
     """A bank of filters as a layer: filter, then a head that works position by position.
 
-    Takes the arguments of `FilterBank`, and `head`, a module (batch, L, d_model) to the same.
+    Args:
+        kernel         DiagKernel  the filters
+        head           nn.Module   (batch, L, d_model) to the same, from `make_head`
+        bidirectional  bool        filter the future too; no states then
 
     Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-glu.
     """
@@ -209,29 +212,26 @@ class SSMLayer(FilterBank):
         """Map u (batch, L, d_model) to the same shape, or to (y, state) if return_state.
 
         Args:
+            u        (batch, L, d_model)    input, in the dtype of the parameters or autocast
             state    (batch, d_model, N/2)  complex: all that is remembered of earlier samples
             rate     float                  > 0; 2.0 if every second sample was kept
             lengths  (batch,)               of right-padded sequences: y is 0 beyond them
         """
         check_sequence(u, "batch L d_model", self.d_model, self.D)
         if state is not None or return_state:
-            self.check_causal(state, len(u))
+            self.check_causal(self.initial_state(len(u)) if state is None else state, len(u))
         lengths = None if lengths is None else check_lengths(lengths, u)
         keep = None if lengths is None else padding_mask(lengths, u)
-        with torch.autocast(u.device.type, enabled=False):
-            v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
-            y = self.filter(v, state, rate)
-            last = self.kernel.last_state(v, state, rate, lengths) if return_state else None
-        y = self.head(y.mT.to(u.dtype))
+        v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
+        y = self.head(self.filter(v, state, rate).mT.to(u.dtype))
         y = y if keep is None else y.where(keep, 0.0)
-        return (y, last) if return_state else y
+        return (y, self.kernel.last_state(v, state, rate, lengths)) if return_state else y
 
     def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Map one sample u_t (batch, d_model) to the output and the next state."""
         check_sequence(u_t, "batch d_model", self.d_model, self.D)
         self.check_causal(state, len(u_t))
-        with torch.autocast(u_t.device.type, enabled=False):
-            y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate)
+        y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate)
         return self.head(y[:, None].to(u_t.dtype))[:, 0], state
 
 
