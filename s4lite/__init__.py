@@ -7,4 +7,4 @@ from s4lite.ops.vandermonde import diag_kernel
 
 __version__ = "0.1.0"
 
-__all__ = ["S4Block", "S4D", "SequenceModel", "Stack", "causal_conv", "diag_kernel"]
+__all__ = ["S4D", "S4Block", "SequenceModel", "Stack", "causal_conv", "diag_kernel"]

@@ -8,21 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s4lite.nn.checks import check_lengths, check_sequence, check_state, padding_mask
 from s4lite.nn.kernel import DiagKernel, StrictLoading
-from s4lite.ops.checks import can_look, check_tensors
 from s4lite.ops.conv import causal_conv, two_sided_conv
 
-__all__ = [
-    "S4D",
-    "FilterBank",
-    "SSMLayer",
-    "TiedDropout",
-    "check_lengths",
-    "check_sequence",
-    "check_state",
-    "make_head",
-    "padding_mask",
-]
+__all__ = ["S4D", "FilterBank", "SSMLayer", "TiedDropout", "make_head"]
 
 
 class TiedDropout(nn.Dropout):
@@ -67,79 +57,6 @@ def make_head(
     maps = {None: [], "linear": [nn.Linear(d, d, **like)]}
     maps["glu"] = [nn.Linear(d, 2 * d, **like), nn.GLU()]
     return nn.Sequential(activations[activation](), TiedDropout(dropout), *maps[mixer])
-
-
-def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
-    """Raise unless u has the axes, the number of channels, the dtype and device of a layer.
-
-    Args:
-        u      tensor  the input
-        axes   str     names of its axes, "batch L d_model" or "batch d_model"
-        width  int     wanted size of the last one
-        like   tensor  a parameter of the layer
-    Raises:
-        TypeError: if u is no floating tensor, or of another dtype than `like` (autocast excepted).
-        ValueError: if an axis is missing, empty or of the wrong size, or the device another.
-    """
-    check_tensors(u=u, parameters=like)
-    if u.ndim != len(axes.split()) or u.shape[-1] != width or 0 in u.shape:
-        want = f"({axes.replace(' ', ', ')}), none empty, the last {width}"
-        raise ValueError(f"want u {want}; got {tuple(u.shape)}")
-    if u.dtype != like.dtype:
-        real = u.is_floating_point() and u.dtype != torch.float64
-        if not (real and torch.is_autocast_enabled(u.device.type)):
-            raise TypeError(f"want u of the layer's dtype, {like.dtype}, got {u.dtype}")
-
-
-def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
-    """Raise unless x is a state as `initial_state` makes them.
-
-    Args:
-        x      tensor        the state
-        shape  tuple of int  wanted shape
-        like   tensor        a parameter: its device, and its precision but float32 at least
-    Raises:
-        TypeError: if x is no floating or complex tensor.
-        ValueError: if its shape, dtype or device is another.
-    """
-    check_tensors(state=x, parameters=like)
-    dtype = torch.promote_types(like.dtype, torch.complex64)
-    if x.shape != shape or x.dtype != dtype:
-        raise ValueError(f"want state {dtype} {shape}, got {x.dtype} {tuple(x.shape)}")
-
-
-def check_lengths(lengths: Tensor | list[int], u: Tensor) -> Tensor:
-    """Bring the lengths of right-padded sequences into one form.
-
-    Args:
-        lengths  (batch,)         whole numbers from 1 to L
-        u        (batch, L, ...)  the padded sequences
-    Returns:
-        lengths  (batch,)  int64, on u's device
-    Raises:
-        TypeError: if they are no whole numbers.
-        ValueError: if there is not one a sequence, or one is < 1 or beyond L.
-    """
-    lengths = torch.as_tensor(lengths)
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError(f"want lengths as whole numbers, got {lengths.dtype}")
-    if lengths.shape != u.shape[:1]:
-        raise ValueError(f"want lengths ({len(u)},), one a sequence, got {tuple(lengths.shape)}")
-    if can_look(lengths) and not bool(((lengths >= 1) & (lengths <= u.shape[1])).all()):
-        raise ValueError(f"want lengths from 1 to L = {u.shape[1]}, got {lengths.tolist()}")
-    return lengths.to(u.device, torch.int64)
-
-
-def padding_mask(lengths: Tensor, u: Tensor) -> Tensor:
-    """Tell samples from padding.
-
-    Args:
-        lengths  (batch,)         whole numbers
-        u        (batch, L, ...)  right-padded sequences
-    Returns:
-        keep  (batch, L, 1)  bool, True where u is real and False where it is padding
-    """
-    return (torch.arange(u.shape[1], device=u.device) < lengths[:, None])[..., None]
 
 
 class FilterBank(StrictLoading):
@@ -223,7 +140,7 @@ class SSMLayer(FilterBank):
         lengths = None if lengths is None else check_lengths(lengths, u)
         keep = None if lengths is None else padding_mask(lengths, u)
         v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
-        y = self.head(self.filter(v, state, rate).mT.to(u.dtype))
+        y = self.head(self.filter(v, state, rate).mT.contiguous().to(u.dtype))
         y = y if keep is None else y.where(keep, 0.0)
         return (y, self.kernel.last_state(v, state, rate, lengths)) if return_state else y
 

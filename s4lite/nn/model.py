@@ -1,4 +1,4 @@
-"""From layer to network: residual blocks between an encoder and a decoder.
+"""From layer to network: residual blocks, a stack of them, and the model around it.
 
 Home: chapter 15, "The model" (chapters/15_model.ipynb).
 """
@@ -9,20 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from s4lite.nn.checks import check_lengths
+from s4lite.nn.ends import Encoder, PooledDecoder
 from s4lite.nn.kernel import StrictLoading
-from s4lite.nn.layer import S4D, TiedDropout, check_lengths, check_sequence, padding_mask
-from s4lite.ops.checks import can_look, check_length
+from s4lite.nn.layer import S4D, TiedDropout
+from s4lite.ops.checks import check_length
 
-__all__ = [
-    "Encoder",
-    "ModelState",
-    "PooledDecoder",
-    "S4Block",
-    "SequenceModel",
-    "SequenceParts",
-    "Stack",
-    "open_state",
-]
+__all__ = ["ModelState", "S4Block", "SequenceModel", "SequenceParts", "Stack", "open_state"]
 
 
 class S4Block(StrictLoading):
@@ -132,48 +125,6 @@ class Stack(StrictLoading):
         return (None,) * n if state is None else state
 
 
-class Encoder(nn.Module):
-    """From features (..., d_input), or from tokens (...), to (..., d_model).
-
-    Args:
-        d_input    int   features a moment, or the number of different tokens
-        d_model    int   channels
-        embedding  bool  tokens (int64 or int32) if True, features if not
-    Raises:
-        TypeError:  features not of the weights' dtype, tokens that are no integers
-        ValueError: axes missing or empty, a wrong width, tokens outside 0 .. d_input - 1
-    """
-
-    def __init__(self, d_input: int, d_model: int, *, embedding: bool = False, **like: Any) -> None:
-        super().__init__()
-        check_length(d_input, "d_input")
-        check_length(d_model, "d_model")
-        self.d_input, self.embedding = d_input, embedding
-        self.map = (nn.Embedding if embedding else nn.Linear)(d_input, d_model, **like)
-
-    def forward(self, u: Tensor, axes: str, lengths: Tensor | list[int] | None = None) -> Tensor:
-        """Encode u, whose leading axes are named: "batch L" for sequences, "batch" for a step."""
-        if self.embedding:
-            self._check_tokens(u, axes)
-            return self.map(u)
-        check_sequence(u, axes + " d_input", self.d_input, self.map.weight)
-        if lengths is not None:  # a NaN in the padding would reach the gradient of the weights
-            u = u.where(padding_mask(check_lengths(lengths, u), u), 0)
-        return self.map(u)
-
-    def _check_tokens(self, u: Tensor, axes: str) -> None:
-        if not isinstance(u, Tensor) or u.dtype not in (torch.int64, torch.int32):
-            got = u.dtype if isinstance(u, Tensor) else type(u).__name__
-            raise TypeError(f"want tokens as an int64 or int32 tensor, got {got}")
-        if u.ndim != len(axes.split()) or 0 in u.shape:
-            want = f"({axes.replace(' ', ', ')}), none empty"
-            raise ValueError(f"want tokens {want}; got {tuple(u.shape)}")
-        if u.device != self.map.weight.device:
-            raise ValueError(f"want tokens on {self.map.weight.device}, got {u.device}")
-        if can_look(u) and not bool(((u >= 0) & (u < self.d_input)).all()):
-            raise ValueError(f"want tokens in 0 .. {self.d_input - 1}, got {u.min()} .. {u.max()}")
-
-
 class ModelState(NamedTuple):
     """All that a SequenceModel remembers of the sequence so far.
 
@@ -192,46 +143,6 @@ def open_state(state: ModelState) -> tuple[tuple[Tensor, ...], tuple[Tensor, Ten
     if not isinstance(state, ModelState):
         raise TypeError(f"want state as a ModelState, got {type(state).__name__}")
     return state.layers, (state.total, state.count)
-
-
-class PooledDecoder(nn.Module):
-    """Pool the stack's outputs over time and map them to d_output numbers.
-
-    Args:
-        d_model   int         channels
-        d_output  int         outputs
-        pool      str | None  "mean", "last", or None: one output a moment
-
-    Source: our eq-model-pool.
-    """
-
-    def __init__(self, d_model: int, d_output: int, pool: str | None = "mean", **like: Any) -> None:
-        super().__init__()
-        check_length(d_output, "d_output")
-        if pool not in ("mean", "last", None):
-            raise ValueError(f'want pool "mean", "last" or None, got {pool!r}')
-        self.pool, self.map = pool, nn.Linear(d_model, d_output, **like)
-
-    def initial_state(self, batch: int = 1) -> tuple[Tensor, Tensor]:
-        """Nothing summed yet: zeros (batch, d_model) and (batch, 1), at least float32."""
-        weight = self.map.weight
-        like = {"device": weight.device, "dtype": torch.promote_types(weight.dtype, torch.float32)}
-        return torch.zeros(batch, weight.shape[1], **like), torch.zeros(batch, 1, **like)
-
-    def forward(
-        self, x: Tensor, total: Tensor, count: Tensor, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (batch, L, d_model) to outputs, with the new total and count."""
-        real = torch.ones_like(x[..., :1], dtype=torch.bool)
-        keep = real if lengths is None else padding_mask(lengths, x)
-        total = total + x.where(keep, 0).sum(1, dtype=total.dtype)
-        count = count + keep.sum(1, dtype=count.dtype)
-        if self.pool == "mean":
-            x = (total / count).to(x.dtype)
-        elif self.pool == "last":
-            last = -1 if lengths is None else lengths - 1
-            x = x[torch.arange(len(x), device=x.device), last]
-        return self.map(x), total, count
 
 
 class SequenceParts(StrictLoading):

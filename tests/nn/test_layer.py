@@ -12,16 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from s4lite.nn.checks import check_lengths, padding_mask
 from s4lite.nn.kernel import DiagKernel
-from s4lite.nn.layer import (
-    S4D,
-    FilterBank,
-    SSMLayer,
-    TiedDropout,
-    check_lengths,
-    make_head,
-    padding_mask,
-)
+from s4lite.nn.layer import S4D, FilterBank, SSMLayer, TiedDropout, make_head
 from s4lite.ops.conv import causal_conv_naive
 
 F32, F64, BF16, C64, C128 = (

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from s4lite import S4D, S4Block, SequenceModel, Stack
-from s4lite.nn.model import Encoder, ModelState, PooledDecoder
+from s4lite.nn.ends import Encoder, PooledDecoder
+from s4lite.nn.model import ModelState
 
 F64 = torch.float64
 REFUSAL = r"want .*got"  # every refusal says what was wanted and what came

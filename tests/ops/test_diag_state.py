@@ -7,15 +7,9 @@ from torch.autograd import gradcheck
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
 from s4lite.ops.conv import causal_conv, two_sided_conv
+from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
 from s4lite.ops.recurrence import recur
-from s4lite.ops.vandermonde import (
-    diag_discretize,
-    diag_last_state,
-    diag_response,
-    diag_step,
-    log_discretize,
-    vandermonde,
-)
+from s4lite.ops.vandermonde import diag_discretize, log_discretize, vandermonde
 
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 LENGTHS = [1, 2, 99, 1023]

@@ -1,0 +1,87 @@
+"""The state of a diagonal system: one step, what is left of it, where it ends.
+
+Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
+"""
+
+import torch
+from torch import Tensor
+
+from s4lite.ops.checks import check_length, check_tensors
+from s4lite.ops.vandermonde import vandermonde, vandermonde_transpose
+
+__all__ = ["diag_last_state", "diag_response", "diag_step"]
+
+
+def diag_step(nu: Tensor, Bb: Tensor, C: Tensor, u_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Take one sample in, move a diagonal state on, give one sample out.
+
+    Args:
+        nu   (..., n)  logarithm of Ab, complex128, from `log_discretize`
+        Bb   (..., n)  discrete input weights                              [state/input]
+        C    (..., n)  output weights, not conjugated                      [output/state]
+        u_t  (...)     the input sample, real                              [input]
+        x    (..., n)  the state before it, complex                        [state]
+    Returns:
+        y_t  (...)     the output sample, 2 Re C x, in x's precision       [output]
+        x    (..., n)  the state after it, Ab x + Bb u_t, in x's dtype     [state]
+    Raises:
+        TypeError: if an argument is no floating or complex tensor.
+        ValueError: if they are on different devices.
+
+    Error:  one rounding of the state a step; coefficients and sums are float64.
+    Source: Gu et al. 2022 (S4), eq. (3); our eq-layer-step.
+    """
+    check_tensors(nu=nu, Bb=Bb, C=C, u_t=u_t, x=x)
+    after = nu.exp() * x + Bb * u_t[..., None]
+    return 2 * (C * after).sum(-1).real.to(x.real.dtype), after.to(x.dtype)
+
+
+def diag_response(nu: Tensor, C: Tensor, x: Tensor, L: int) -> Tensor:
+    """Compute what an earlier state still says while no input comes.
+
+    Args:
+        nu  (..., n)  logarithm of Ab, complex128, from `log_discretize`
+        C   (..., n)  output weights, not conjugated  [output/state]
+        x   (..., n)  the state before sample 0       [state]
+        L   int       samples, >= 1
+    Returns:
+        y  (..., L)  2 Re C Ab^(l + 1) x, real, in x's precision  [output]
+    Raises:
+        TypeError: if an argument is no floating or complex tensor, or L no int.
+        ValueError: if tensors are on different devices, or L < 1.
+
+    Source: our eq-layer-state.
+    """
+    check_tensors(nu=nu, C=C, x=x)
+    check_length(L)
+    return vandermonde(C * nu.exp() * x, nu, L, x.real.dtype)
+
+
+def diag_last_state(
+    nu: Tensor, Bb: Tensor, u: Tensor, x: Tensor | None = None, lengths: Tensor | None = None
+) -> Tensor:
+    """Compute the state after a signal, without walking along it.
+
+    Args:
+        nu       (..., n)  logarithm of Ab, complex128, from `log_discretize`
+        Bb       (..., n)  discrete input weights  [state/input]
+        u        (..., L)  the signal, real        [input]
+        x        (..., n)  the state before it; at rest if None  [state]
+        lengths  (batch,)  whole numbers from 1 to L: u is (batch, H, L), padded on the right
+    Returns:
+        x  (..., n)  Ab^L x + sum over j of Ab^(L - 1 - j) Bb u_j, in u's precision  [state]
+
+    Error:  that of one matrix product in u's precision; exponents are float64.
+    Source: our eq-layer-state.
+    """
+    check_tensors(nu=nu, Bb=Bb, u=u)
+    L = u.shape[-1]
+    if lengths is None:
+        back, steps = u.flip(-1), L * nu
+    else:  # sample L_b - 1 - j of sequence b goes to place j, the rest is 0
+        at = lengths[:, None, None] - 1 - torch.arange(L, device=u.device)
+        back = u.gather(-1, at.clamp(min=0).expand(u.shape)) * (at >= 0)
+        steps = lengths[:, None, None] * nu
+    last = Bb * vandermonde_transpose(back.contiguous(), nu)
+    last = last if x is None else last + steps.exp() * x
+    return last.to(torch.promote_types(u.dtype, torch.complex64))
