@@ -1,6 +1,7 @@
 """What a layer refuses: wrong axes, channels, dtypes, devices, states and lengths.
 
-Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
+Home: chapter 12, "The layer" (chapters/12_layer.ipynb), and chapter 15, "The model"
+(chapters/15_model.ipynb).
 """
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from s4lite.ops.checks import can_look, check_tensors
 
-__all__ = ["check_lengths", "check_sequence", "check_state", "padding_mask"]
+__all__ = ["check_lengths", "check_sequence", "check_state", "padding_mask", "without_padding"]
 
 
 def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
@@ -82,3 +83,20 @@ def padding_mask(lengths: Tensor, u: Tensor) -> Tensor:
         keep  (batch, L, 1)  bool, True where u is real and False where it is padding
     """
     return (torch.arange(u.shape[1], device=u.device) < lengths[:, None])[..., None]
+
+
+def without_padding(u: Tensor, lengths: Tensor | list[int] | None) -> Tensor:
+    """Replace what stands beyond the end of right-padded sequences by zeros.
+
+    Args:
+        u        (batch, L) or (batch, L, d)  sequences or tokens
+        lengths  (batch,)                     whole numbers from 1 to L; None: nothing is padding
+    Returns:
+        u  same shape  zeros (even for NaN) in the padding
+    Raises:
+        TypeError, ValueError: as `check_lengths` does.
+    """
+    if lengths is None:
+        return u
+    keep = padding_mask(check_lengths(lengths, u), u)
+    return u.where(keep if u.ndim > 2 else keep[..., 0], 0)

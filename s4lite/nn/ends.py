@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s4lite.nn.checks import check_lengths, check_sequence, padding_mask
+from s4lite.nn.checks import check_sequence, padding_mask, without_padding
 from s4lite.ops.checks import can_look, check_length
 
 __all__ = ["Encoder", "PooledDecoder"]
@@ -36,14 +36,11 @@ class Encoder(nn.Module):
     def forward(self, u: Tensor, axes: str, lengths: Tensor | list[int] | None = None) -> Tensor:
         """Encode u, whose leading axes are named: "batch L" for sequences, "batch" for a step."""
         if self.embedding:
-            self._check_tokens(u, axes)
-            return self.map(u)
+            return self.map(self._tokens(u, axes, lengths))
         check_sequence(u, axes + " d_input", self.d_input, self.map.weight)
-        if lengths is not None:  # a NaN in the padding would reach the gradient of the weights
-            u = u.where(padding_mask(check_lengths(lengths, u), u), 0)
-        return self.map(u)
+        return self.map(without_padding(u, lengths))
 
-    def _check_tokens(self, u: Tensor, axes: str) -> None:
+    def _tokens(self, u: Tensor, axes: str, lengths: Tensor | list[int] | None) -> Tensor:
         if not isinstance(u, Tensor) or u.dtype not in (torch.int64, torch.int32):
             got = u.dtype if isinstance(u, Tensor) else type(u).__name__
             raise TypeError(f"want tokens as an int64 or int32 tensor, got {got}")
@@ -52,8 +49,10 @@ class Encoder(nn.Module):
             raise ValueError(f"want tokens {want}; got {tuple(u.shape)}")
         if u.device != self.map.weight.device:
             raise ValueError(f"want tokens on {self.map.weight.device}, got {u.device}")
+        u = without_padding(u, lengths)
         if can_look(u) and not bool(((u >= 0) & (u < self.d_input)).all()):
             raise ValueError(f"want tokens in 0 .. {self.d_input - 1}, got {u.min()} .. {u.max()}")
+        return u
 
 
 class PooledDecoder(nn.Module):
@@ -92,5 +91,6 @@ class PooledDecoder(nn.Module):
             x = (total / count).to(x.dtype)
         elif self.pool == "last":
             last = -1 if lengths is None else lengths - 1
-            x = x[torch.arange(len(x), device=x.device), last]
-        return self.map(x), total, count
+            x = x[torch.arange(x.shape[0], device=x.device), last]
+        y = self.map(x)
+        return without_padding(y, lengths) if self.pool is None else y, total, count

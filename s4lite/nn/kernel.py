@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
-from s4lite.ops.checks import check_length, check_positive, check_state_size, check_tensors
+from s4lite.ops import checks
+from s4lite.ops.checks import check_length, check_positive, check_tensors
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
 from s4lite.ops.vandermonde import check_disc, log_discretize, vandermonde
 
@@ -39,7 +40,7 @@ def initial_poles(init: str | Tensor, d_state: int) -> Tensor:
 
     Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles.
     """
-    check_state_size(d_state, "d_state")
+    checks.check_state_size(d_state, "d_state")
     named = {"lin": s4d_lin, "inv": s4d_inv}
     if isinstance(init, str) and init in named:
         return named[init](d_state)

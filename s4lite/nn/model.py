@@ -4,18 +4,38 @@ Home: chapter 15, "The model" (chapters/15_model.ipynb).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
-import torch
 from torch import Tensor, nn
 
-from s4lite.nn.checks import check_lengths
+from s4lite.nn.checks import check_lengths, check_sequence, without_padding
 from s4lite.nn.ends import Encoder, PooledDecoder
 from s4lite.nn.kernel import StrictLoading
 from s4lite.nn.layer import S4D, TiedDropout
-from s4lite.ops.checks import check_length
+from s4lite.ops.checks import check_length, check_tensors
 
-__all__ = ["ModelState", "S4Block", "SequenceModel", "SequenceParts", "Stack", "open_state"]
+__all__ = [
+    "ModelState",
+    "RunOptions",
+    "S4Block",
+    "SequenceModel",
+    "SequenceParts",
+    "Stack",
+    "open_state",
+]
+
+
+class RunOptions(TypedDict, total=False):
+    """How a layer, a block or a stack is run once: its keyword arguments in `forward`.
+
+    rate          float    > 0, 1.0; 2.0 if every second sample was kept
+    lengths       (batch,) of right-padded sequences, None; outputs are 0 beyond them
+    return_state  bool     False; give back (y, state) in place of y
+    """
+
+    rate: float
+    lengths: Tensor | list[int] | None
+    return_state: bool
 
 
 class S4Block(StrictLoading):
@@ -26,7 +46,7 @@ class S4Block(StrictLoading):
         layer    callable  makes the layer: layer(d_model, dropout=..., **options)
         prenorm  bool      u + layer(norm(u)) if True, norm(u + layer(u)) if not
         dropout  float     share of channels dropped, in the layer and behind it
-        options  any       go to the layer: d_state, init, dt_min, bidirectional, ...
+        options  any       go to the layer: d_state, init, device, dtype, bidirectional, ...
 
     Source: Goel et al. 2022 (SaShiMi), figure 1; our eq-model-block.
     """
@@ -38,38 +58,37 @@ class S4Block(StrictLoading):
         layer: Callable[..., nn.Module] = S4D,
         prenorm: bool = True,
         dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
-        self.prenorm = prenorm
-        self.norm = nn.LayerNorm(d_model, device=device, dtype=dtype)
-        self.layer = layer(d_model, dropout=dropout, device=device, dtype=dtype, **options)
-        self.dropout = TiedDropout(dropout)
+        like = {name: options[name] for name in ("device", "dtype") if name in options}
+        self.d_model, self.prenorm = d_model, prenorm
+        self.layer = layer(d_model, dropout=dropout, **options)
+        self.norm, self.dropout = nn.LayerNorm(d_model, **like), TiedDropout(dropout)
 
     def initial_state(self, batch: int = 1) -> Tensor:
         """The layer's state that remembers nothing."""
         return self.layer.initial_state(batch)
 
     def forward(
-        self, u: Tensor, state: Tensor | None = None, **options: Any
+        self, u: Tensor, state: Tensor | None = None, **run: Unpack[RunOptions]
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """u (batch, L, d_model) to the same; rate, lengths, return_state go to the layer."""
-        out = self.layer(self._before(u), state, **options)
-        return (self._after(u, out[0]), out[1]) if isinstance(out, tuple) else self._after(u, out)
+        """u (batch, L, d_model) to the same [, and the new state]."""
+        check_sequence(u, "batch L d_model", self.d_model, self.norm.weight)
+        u = without_padding(u, run.get("lengths"))
+        out = self.layer(self.norm(u) if self.prenorm else u, state, **run)
+        y, *end = out if isinstance(out, tuple) else (out,)
+        y = without_padding(self._add(u, y), run.get("lengths"))
+        return (y, *end) if end else y
 
     def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """u_t (batch, d_model) to the same, and the new state."""
-        y, state = self.layer.step(self._before(u_t), state, rate=rate)
-        return self._after(u_t[:, None], y[:, None])[:, 0], state
+        check_sequence(u_t, "batch d_model", self.d_model, self.norm.weight)
+        y, state = self.layer.step(self.norm(u_t) if self.prenorm else u_t, state, rate=rate)
+        return self._add(u_t[:, None], y[:, None])[:, 0], state
 
-    def _before(self, u: Tensor) -> Tensor:
-        return self.norm(u) if self.prenorm else u
-
-    def _after(self, u: Tensor, y: Tensor) -> Tensor:
-        y = u + self.dropout(y)
-        return y if self.prenorm else self.norm(y)
+    def _add(self, u: Tensor, y: Tensor) -> Tensor:
+        return u + self.dropout(y) if self.prenorm else self.norm(u + self.dropout(y))
 
 
 class Stack(StrictLoading):
@@ -97,16 +116,16 @@ class Stack(StrictLoading):
         return tuple(block.initial_state(batch) for block in self.blocks)
 
     def forward(
-        self, u: Tensor, state: tuple[Tensor, ...] | None = None, **options: Any
+        self, u: Tensor, state: tuple[Tensor, ...] | None = None, **run: Unpack[RunOptions]
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """u (batch, L, d_model) to the same; with return_state=True also the new states."""
+        """u (batch, L, d_model) to the same [, and the new states]."""
         starts, ends = self._starts(state), []
         for block, start in zip(self.blocks, starts, strict=True):
-            u = block(u, start, **options)
-            if isinstance(u, tuple):
-                u, end = u
-                ends.append(end)
-        return (self.norm(u), tuple(ends)) if ends else self.norm(u)
+            out = block(u, start, **run)
+            u, *end = out if isinstance(out, tuple) else (out,)
+            ends += end
+        u = without_padding(self.norm(u), run.get("lengths"))
+        return (u, tuple(ends)) if ends else u
 
     def step(
         self, u_t: Tensor, state: tuple[Tensor, ...], *, rate: float = 1.0
@@ -120,8 +139,8 @@ class Stack(StrictLoading):
 
     def _starts(self, state: tuple[Tensor, ...] | None) -> tuple[Tensor | None, ...]:
         n = len(self.blocks)
-        if state is not None and len(state) != n:
-            raise ValueError(f"want one state a block, {n} in all, got {len(state)}")
+        if state is not None and not (isinstance(state, tuple) and len(state) == n):
+            raise ValueError(f"want a tuple of {n} states, one a block, got {state!r:.60}")
         return (None,) * n if state is None else state
 
 
@@ -138,10 +157,17 @@ class ModelState(NamedTuple):
     count: Tensor
 
 
-def open_state(state: ModelState) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
-    """A ModelState in its two halves: the layers' states, and (total, count)."""
-    if not isinstance(state, ModelState):
-        raise TypeError(f"want state as a ModelState, got {type(state).__name__}")
+def open_state(
+    state: ModelState, fresh: tuple[Tensor, Tensor]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
+    """A ModelState in its two halves, the sums of a shape and kind as `fresh` ones have."""
+    if not (isinstance(state, ModelState) and isinstance(state.layers, tuple)):
+        raise TypeError(f"want state as a ModelState of tensors, got {type(state).__name__}")
+    for name, x, like in zip(("total", "count"), state[1:], fresh, strict=True):
+        check_tensors(**{name: x, "parameters": like})
+        if x.shape != like.shape or x.dtype != like.dtype:
+            want, got = f"{like.dtype} {tuple(like.shape)}", f"{x.dtype} {tuple(x.shape)}"
+            raise ValueError(f"want {name} {want} in the state, got {got}")
     return state.layers, (state.total, state.count)
 
 
@@ -197,8 +223,8 @@ class SequenceModel(SequenceParts):
         """u to (batch, d_output), or (batch, L, d_output) without pooling [, and the new state]."""
         x = self.encoder(u, "batch L", lengths)
         lengths = None if lengths is None else check_lengths(lengths, x)
-        fresh = None, self.decoder.initial_state(len(x))
-        layers, sums = fresh if state is None else open_state(state)
+        fresh = self.decoder.initial_state(x.shape[0])
+        layers, sums = (None, fresh) if state is None else open_state(state, fresh)
         x = self.stack(x, layers, rate=rate, lengths=lengths, return_state=return_state)
         x, layers = x if return_state else (x, ())
         y, *sums = self.decoder(x, *sums, lengths)
@@ -208,7 +234,7 @@ class SequenceModel(SequenceParts):
         self, u_t: Tensor, state: ModelState, *, rate: float = 1.0
     ) -> tuple[Tensor, ModelState]:
         """u_t (batch, d_input) or tokens (batch,) to the output so far, and the new state."""
-        layers, sums = open_state(state)
+        layers, sums = open_state(state, self.decoder.initial_state(u_t.shape[0]))
         x, layers = self.stack.step(self.encoder(u_t, "batch"), layers, rate=rate)
         y, *sums = self.decoder(x[:, None], *sums)
         return y if self.decoder.pool else y[:, 0], ModelState(layers, *sums)

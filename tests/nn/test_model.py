@@ -118,6 +118,42 @@ def test_nan_in_the_padding_reaches_no_gradient():
         close(p.grad, a, 1e-11)
 
 
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_blocks_and_stacks_empty_the_padding(prenorm):
+    torch.manual_seed(0)
+    lengths = [6, 3]
+    for module in (
+        S4Block(4, d_state=4, prenorm=prenorm, dtype=F64),
+        Stack(4, 2, d_state=4, prenorm=prenorm, dtype=F64),
+    ):
+        for p in module.parameters():
+            p.data += 0.1  # a norm with a bias does not map zero to zero
+        u = draw(2, 6, 4)
+        u[1, 3:] = torch.nan
+        y = module(u, lengths=lengths)
+        y.square().sum().backward()
+        padded = [p.grad.clone() for p in module.parameters()]
+        assert (y[1, 3:] == 0).all()
+        module.zero_grad()
+        alone = module(u[:1]), module(u[1:, :3])
+        (alone[0].square().sum() + alone[1].square().sum()).backward()
+        close(y[:1], alone[0])
+        close(y[1:, :3], alone[1])
+        for a, p in zip(padded, module.parameters(), strict=True):
+            close(a, p.grad, 1e-10)
+
+
+def test_outputs_are_zero_beyond_the_lengths():
+    y = make(pool=None)(draw(2, 6, 3), lengths=[6, 3])
+    assert (y[1, 3:] == 0).all() and (y[1, :3] != 0).all()
+
+
+def test_padding_tokens_may_be_anything():
+    model = make(d_input=7, embedding=True)
+    tokens = torch.tensor([[1, 2, 3, 4], [5, 6, -1, -1]])
+    close(model(tokens, lengths=[4, 2])[1:], model(tokens[1:, :2]))
+
+
 def test_states_end_where_each_sequence_ends():
     model, u, lengths = make(), draw(3, 12, 3), [12, 5, 1]
     _, end = model(u, lengths=lengths, return_state=True)
@@ -168,7 +204,7 @@ def test_block_is_the_equation():
 
 def test_any_layer_stands_in_a_block():
     class Flip(nn.Module):
-        def __init__(self, d_model, dropout, device, dtype, gain):
+        def __init__(self, d_model, dropout, gain):
             super().__init__()
             self.gain = gain
 
@@ -327,6 +363,34 @@ def test_bad_input(u, error):
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("make_part", [S4Block, lambda d, **o: Stack(d, 2, **o)])
+@pytest.mark.parametrize(
+    ("shape", "like", "error"),
+    [
+        ((2, 9, 7), {}, ValueError),
+        ((2, 9), {}, ValueError),
+        ((2, 0, 8), {}, ValueError),
+        ((2, 9, 8), {"dtype": torch.float64}, TypeError),
+        ((2, 9, 8), {"dtype": torch.int64}, TypeError),
+        ((2, 9, 8), {"device": "meta"}, ValueError),
+    ],
+)
+def test_blocks_speak_before_their_norm_does(make_part, shape, like, error):
+    part = make_part(8, d_state=4)
+    with pytest.raises(error, match=REFUSAL):
+        part(torch.zeros(shape, **like))
+    if len(shape) == 3 and 0 not in shape:
+        with pytest.raises(error, match=REFUSAL):
+            part.step(torch.zeros(shape, **like)[:, 0], part.initial_state(2))
+
+
+@pytest.mark.parametrize("d_model", [0, -1, 2.0, True])
+def test_bad_widths(d_model):
+    for build in (lambda: S4Block(d_model), lambda: Stack(d_model, 2)):
+        with pytest.raises((TypeError, ValueError), match=REFUSAL):
+            build()
+
+
 @pytest.mark.parametrize(
     ("tokens", "error"),
     [
@@ -353,6 +417,23 @@ def test_bad_options():
         model(u, lengths=[9.0, 9.0])
     with pytest.raises(TypeError, match=REFUSAL):
         model(u, state=model.initial_state(2).layers)
+    state = model.initial_state(2)
+    for wrong in (
+        {"total": state.total[:1]},
+        {"total": state.total[:, :1]},
+        {"total": state.total.float()},
+        {"count": state.count[0]},
+        {"count": state.count.to("meta")},
+    ):
+        with pytest.raises(ValueError, match=REFUSAL):
+            model(u, state=state._replace(**wrong))
+        with pytest.raises(ValueError, match=REFUSAL):
+            model.step(u[:, 0], state._replace(**wrong))
+    for wrong in ({"count": 1.0}, {"layers": None}):
+        with pytest.raises(TypeError, match=REFUSAL):
+            model(u, state=state._replace(**wrong))
+    with pytest.raises(ValueError, match=REFUSAL):
+        model.stack(draw(2, 9, 8), 0)
     with pytest.raises(ValueError, match=REFUSAL):
         model(u, state=model.initial_state(3))
     with pytest.raises(ValueError, match=REFUSAL):
