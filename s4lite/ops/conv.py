@@ -142,8 +142,8 @@ def two_sided_conv(u: Tensor, K_forward: Tensor, K_backward: Tensor) -> Tensor:
         K_forward   (..., M)  kernel of the past and the present, real, M >= L
         K_backward  (..., M)  kernel of the future, from the next sample on, real, M >= L
     Returns:
-        y  (..., L)  y[t] = sum over s <= t of K_forward[t - s] u[s]
-                     + sum over s > t of K_backward[s - t - 1] u[s], in u's dtype
+        y  (..., L)  y[k] = sum over j <= k of K_forward[k - j] u[j]
+                     + sum over j > k of K_backward[j - k - 1] u[j], in u's dtype
     Raises:
         TypeError: if one is no floating tensor (complex, integer).
         ValueError: if a kernel is shorter than u, u is empty, or devices differ.

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from s4lite.ops.checks import check_positive, check_tensors
+from s4lite.ops.simulate import expm
 
 __all__ = ["backward_euler", "bilinear", "euler", "zoh"]
 
@@ -58,10 +59,9 @@ def zoh(A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]:
     N, M = B.shape[-2:]
     size = B.detach().abs().sum(-2).amax(-1)[..., None, None]
     size = size + (size == 0)  # B = 0 stays 0
-    block = pad(torch.cat([dt * A, B / size], -1), (0, 1, 0, M + 1))
-    block[..., -2, -1] = 1  # norm >= 1: away from matrix_exp's degree 8, pytorch issue 196592
-    top = torch.linalg.matrix_exp(block)[..., :N, :]
-    return top[..., :N], dt * size * top[..., N : N + M]
+    block = pad(torch.cat([dt * A, B / size], -1), (0, 0, 0, M))
+    top = expm(block)[..., :N, :]
+    return top[..., :N], dt * size * top[..., N:]
 
 
 def euler(A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -158,10 +158,37 @@ def _check_grid(t: Tensor) -> None:
             raise ValueError(f"want t increasing in equal steps, got steps in {span}")
 
 
+def _check_input(hold: str, t: Tensor, x0: Tensor | None, **system: Tensor) -> list[Tensor]:
+    """Refuse what does not fit `simulate`; return A, B, C, D, u, x0 in one dtype."""
+    if hold not in ("linear", "zero"):
+        raise ValueError(f'want hold "linear" or "zero", got {hold!r}')
+    axes = {"A": "N N", "B": "N M", "C": "P N", "D": "P M", "u": "M T", "t": "T", "x0": "N"}
+    given = system | {"t": t} | ({} if x0 is None else {"x0": x0})
+    A = given.pop("A")
+    _check_system(A, **{name: (x, axes[name]) for name, x in given.items()})
+    _check_grid(t)
+    return _one_dtype(*system.values(), A.new_zeros(A.shape[-1]) if x0 is None else x0)
+
+
+def _respond(system: list[Tensor], t: Tensor, hold: str) -> tuple[Tensor, Tensor]:
+    """Output (..., P, T) and state (..., N, T) of the system A, B, C, D, u, x0."""
+    A, B, C, D, u, x0 = system
+    dt = ((t[-1] - t[0]) / max(len(t) - 1, 1)).to(A.real.dtype)
+    E, G, R = _one_step(A, B, dt, hold)
+    x = _march(E, G @ u[..., :-1] + R @ u.diff(), x0)
+    return C @ x + D @ u, x
+
+
 def simulate(
-    A: Tensor, B: Tensor, C: Tensor, D: Tensor, u: Tensor, t: Tensor,
-    x0: Tensor | None = None, hold: str = "linear",
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    u: Tensor,
+    t: Tensor,
+    x0: Tensor | None = None,
+    hold: str = "linear",
+) -> tuple[Tensor, Tensor]:
     """Run x' = Ax + Bu, y = Cx + Du over a sampled input, without error between the samples.
 
     Args:
@@ -177,20 +204,9 @@ def simulate(
         y     (..., P, T)  output                  [output]
         x     (..., N, T)  state                   [state]
     Raises:
-        TypeError, ValueError: if a tensor is no tensor of numbers, the shapes do not fit, the
-            times are not evenly spaced (where values can be looked at), or hold is unknown.
+        TypeError, ValueError: if an argument does not fit, or t has unequal steps (where seen).
 
     Error:  exact up to rounding for the input that `hold` describes; costs T steps, one by one.
     Source: Gu et al. 2022 (S4), eq. (1); our eq-state-solution and eq-state-ramp.
     """
-    if hold not in ("linear", "zero"):
-        raise ValueError(f'want hold "linear" or "zero", got {hold!r}')
-    start = {} if x0 is None else {"x0": (x0, "N")}
-    _check_system(A, B=(B, "N M"), C=(C, "P N"), D=(D, "P M"), u=(u, "M T"), t=(t, "T"), **start)
-    _check_grid(t)
-    x0 = A.new_zeros(A.shape[-1]) if x0 is None else x0
-    A, B, C, D, u, x0 = _one_dtype(A, B, C, D, u, x0)
-    dt = ((t[-1] - t[0]) / max(len(t) - 1, 1)).to(A.real.dtype)
-    E, G, R = _one_step(A, B, dt, hold)
-    x = _march(E, G @ u[..., :-1] + R @ u.diff(), x0)  # (..., N, T)
-    return C @ x + D @ u, x
+    return _respond(_check_input(hold, t, x0, A=A, B=B, C=C, D=D, u=u), t, hold)

@@ -318,6 +318,12 @@ def test_padding_changes_nothing(garbage, bidirectional):
             assert (y[b, L:] == 0).all()
     grad = torch.autograd.grad(y.square().sum(), padded)[0]
     assert grad.isfinite().all() and (grad[1, 1:] == 0).all() and (grad[1, 0] != 0).all()
+    by_one = [layer(u[b : b + 1, :L]) for b, L in enumerate(lengths)]
+    losses = layer(padded, lengths=lengths).square().sum(), sum(y.square().sum() for y in by_one)
+    for got, want in zip(
+        *(torch.autograd.grad(x, [*layer.parameters()]) for x in losses), strict=True
+    ):
+        close(got, want)
 
 
 def test_states_stand_at_each_sequence_s_own_end():
