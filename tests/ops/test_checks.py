@@ -1,6 +1,7 @@
 """The checks say what was wanted and what came, and look at values only where looking is free."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -68,9 +69,21 @@ def test_other_values_are_refused(dt, form):
         check_positive(dt=form(dt))
 
 
-def test_the_bad_value_is_shown():
-    with pytest.raises(ValueError, match=r"got values in \[-0.5, 2\]"):
-        check_positive(dt=torch.tensor([2.0, -0.5]))
+@pytest.mark.parametrize("bad", [-0.5, 0.0, math.nan, math.inf])
+def test_the_bad_value_is_shown(bad):
+    with pytest.raises(ValueError, match=rf"> 0, got {bad:g} among 6 values$"):
+        check_positive(dt=torch.tensor([[2.0, 1e9, 3.0], [bad, 1.0, 4.0]]))
+    with pytest.raises(ValueError, match=rf"> 0, got {bad:g} among 1 values$"):
+        check_positive(dt=torch.tensor(bad))
+
+
+@pytest.mark.parametrize("bad", [0.5 - 2j, complex(-1, math.nan), complex(math.nan, 0)])
+def test_the_bad_pole_is_shown(bad):
+    got = re.escape(f"got {bad:g} among 3 poles")
+    with pytest.raises(ValueError, match=rf"Re Lambda <= 0, {got}$"):
+        check_stable(torch.tensor([-1 + 2j, bad, -3 + 1j]))
+    with pytest.raises(ValueError, match=r"got 0.25 among 2 poles$"):
+        check_stable(torch.tensor([-1.0, 0.25]))
 
 
 def test_stable_poles_pass():
@@ -80,7 +93,9 @@ def test_stable_poles_pass():
 
 @pytest.mark.parametrize("pole", [0.5, 1e-6, math.nan, math.inf])
 def test_unstable_poles_are_refused(pole):
-    with pytest.raises(ValueError, match=r"want finite poles with Re Lambda <= 0, got .* part of "):
+    with pytest.raises(
+        ValueError, match=r"want finite poles with Re Lambda <= 0, got .* among 2 poles"
+    ):
         check_stable(torch.tensor([complex(-1, 2), complex(pole, 1)]))
 
 
@@ -106,6 +121,32 @@ def test_values_are_not_looked_at_inside_vmap():
         return dt / 2
 
     assert torch.equal(torch.vmap(halved)(torch.tensor([-1.0, 2.0])), torch.tensor([-0.5, 1.0]))
+
+
+def test_values_are_not_looked_at_behind_several_transforms():
+    """A gradient inside torch.vmap wraps the batched tensor once more: still no value to see."""
+    looked = []
+
+    def squared(dt):
+        looked.append(can_look(dt))
+        check_positive(dt=dt)
+        check_stable(-dt)
+        return dt.square()
+
+    dt = torch.tensor([-1.0, 2.0])
+    gradient = torch.vmap(torch.func.grad(squared))(dt)
+    assert torch.equal(gradient, torch.tensor([-2.0, 4.0]))
+    torch.func.grad(lambda v: torch.vmap(squared)(v).sum())(dt)
+    torch.vmap(torch.vmap(squared))(dt[None])
+    torch.vmap(torch.func.grad(torch.func.grad(squared)))(dt)
+    assert looked == [False] * 4
+
+
+def test_values_are_looked_at_behind_a_gradient():
+    """torch.func.grad alone hides nothing."""
+    for transform in (torch.func.grad, lambda f: torch.func.grad(torch.func.grad(f))):
+        with pytest.raises(ValueError, match="want dt finite and > 0, got -1"):
+            transform(lambda dt: (check_positive(dt=dt), dt**3)[1])(torch.tensor(-1.0))
 
 
 def test_values_are_not_looked_at_under_compilation():

@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from s4lite.ops.discretize import backward_euler, bilinear, euler, zoh
+from s4lite.ops.simulate import simulate
 
 RULES = {"euler": euler, "backward_euler": backward_euler, "bilinear": bilinear, "zoh": zoh}
 IMPLICIT = {name: RULES[name] for name in ("backward_euler", "bilinear", "zoh")}
@@ -195,12 +196,34 @@ def test_two_held_steps_are_one_of_twice_the_size():
 @pytest.mark.parametrize("scale", [0.0, 1e-8, 1.0, 1e8])
 def test_zoh_keeps_its_digits_at_every_norm(size, scale):
     """Norms of 0.01 to 0.05 meet a wrong coefficient of torch.linalg.matrix_exp (pytorch issue
-    196592), and a large B costs it squarings."""
+    196592) unless the matrix comes in a batch; a large B costs squarings unless scaled."""
     A = draw(3, 3, seed=13)
     A, B = A / torch.linalg.matrix_norm(A, 1), scale * draw(3, 1, seed=14)
     Ab, Bb = zoh(A, B, float(size))
     assert_near(Ab, torch.from_numpy(expm(size * A.numpy())), 1e-14)
     assert_near(Bb, by_quadrature(A, B, float(size))[1], 2e-14)
+
+
+def test_zoh_keeps_its_digits_in_a_batch_of_norms():
+    A, B, sizes = draw(3, 3, seed=13), draw(3, 1, seed=14), torch.logspace(-6, 1, 29).double()
+    A = A / torch.linalg.matrix_norm(A, 1)
+    Ab, Bb = zoh(A, B, sizes)
+    for size, x, y in zip(sizes.tolist(), Ab, Bb, strict=True):
+        assert_near(x, torch.from_numpy(expm(size * A.numpy())), 1e-14)
+        assert_near(y, by_quadrature(A, B, size)[1], 2e-14)
+
+
+def test_zoh_and_simulate_hold_the_same_staircase():
+    """The hold's u_k ends at t_k, that of `simulate` begins there: one index apart."""
+    A, B, u = dissipative(3, 3, seed=40), draw(3, 2, seed=41), draw(2, 50, seed=42)
+    Ab, Bb = zoh(A, B, 0.2)
+    C, D, t = torch.eye(3).double(), torch.zeros(3, 2).double(), 0.2 * torch.arange(51).double()
+    later = torch.cat([u, torch.zeros(2, 1)], 1)  # u[k] from t[k] on; the last is not used
+    states = simulate(A, B, C, D, later, t, hold="zero")[1]
+    x = torch.zeros(3, dtype=A.dtype)
+    for k in range(50):
+        x = Ab @ x + Bb @ u[:, k]
+        assert_near(states[:, k + 1], x, 1e-12)
 
 
 # ---- stability -----------------------------------------------------------------------------------
