@@ -5,6 +5,7 @@ Home: chapter 02, "State space" (chapters/02_state_space.ipynb), and chapter 11,
 """
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -63,9 +64,11 @@ def can_look(x: Tensor) -> bool:
     Args:
         x  any shape  the tensor
     Returns:
-        bool  True on the CPU, outside compilation and torch.vmap
+        bool  True for a plain tensor on the CPU, outside compilation and torch.vmap
     """
     if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    if type(x) not in (Tensor, torch.nn.Parameter):  # a fake tensor says "cpu", and holds nothing
         return False
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(x):  # grad inside vmap hides it one level down
@@ -81,14 +84,21 @@ def check_positive(**values: Tensor | float) -> None:
     Args:
         values  any shape  tensors or numbers, under the names that the message shall use
     Raises:
+        TypeError: if one is neither a real tensor nor a real number (a bool is none).
         ValueError: if one holds a value that is not finite, or not > 0.
     """
     for name, x in values.items():
         if isinstance(x, Tensor):
+            if x.is_complex() or x.dtype == torch.bool:
+                raise TypeError(f"want {name} real, got {x.dtype}")
             if can_look(x) and len(bad := x[~((x > 0) & x.isfinite())]):
                 got = f"{bad[0]:g} among {x.numel()} values"
                 raise ValueError(f"want {name} finite and > 0, got {got}")
-        elif not (math.isfinite(x) and x > 0):
+        elif isinstance(x, bool) or not isinstance(x, (Real, torch.SymInt, torch.SymFloat)):
+            raise TypeError(
+                f"want {name} as a number or a tensor, got {type(x).__name__} {x!r:.40}"
+            )
+        elif not 0 < x < math.inf:
             raise ValueError(f"want {name} finite and > 0, got {x}")
 
 

@@ -87,11 +87,17 @@ def fft_length(n: int) -> int:
         TypeError: if n is no int.
         ValueError: if n < 1.
 
+    Under compilation only 2^a and 3 2^a are used: a graph then serves half an octave of lengths.
     Source: our eq-views-padding, which any length >= 2 L - 1 fulfils.
     """
     check_length(n, "n")
     if n == 1:
         return 1
+    if torch.compiler.is_compiling():
+        size = 8
+        while size < n:
+            size *= 2
+        return size if size * 3 // 4 < n else size * 3 // 4
     best, five = 2 * n, 1
     while five < best:
         odd = five  # 3^b 5^c

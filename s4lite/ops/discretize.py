@@ -24,8 +24,9 @@ def _aligned(A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor, 
     if torch.finfo(dtype).bits < 32:
         raise TypeError(f"want A and B in single or double precision, got {A.dtype} and {B.dtype}")
     got = f"A {tuple(A.shape)}, B {tuple(B.shape)}, dt {tuple(dt.shape) if is_tensor else ()}"
-    if A.ndim < 2 or B.ndim < 2 or not A.shape[-2] == A.shape[-1] == B.shape[-2]:
-        raise ValueError(f"want A (..., N, N) and B (..., N, M), got {got}")
+    fits = A.ndim > 1 and B.ndim > 1 and A.shape[-2] == A.shape[-1] == B.shape[-2]
+    if not fits or 0 in A.shape[-1:] + B.shape[-1:]:
+        raise ValueError(f"want A (..., N, N) and B (..., N, M), N and M >= 1, got {got}")
     try:
         batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], dt.shape if is_tensor else ())
     except RuntimeError:

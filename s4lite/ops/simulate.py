@@ -113,6 +113,8 @@ def transfer_function(A: Tensor, B: Tensor, C: Tensor, D: Tensor | float, s: Ten
     _check_system(A, B=(B, "N"), C=(C, "N"), s=(s, "S"))
     if isinstance(D, Tensor):
         check_tensors(A=A, D=D)
+    elif not isinstance(D, (int, float, complex)):
+        raise TypeError(f"want D as a tensor or a number, got {type(D).__name__}")
     if s.dim() != 1:
         raise ValueError(f"want s (S,), got {tuple(s.shape)}")
     A, B, C, s = _one_dtype(A, B, C, s + 0j)
@@ -167,7 +169,10 @@ def _check_input(hold: str, t: Tensor, x0: Tensor | None, **system: Tensor) -> l
     A = given.pop("A")
     _check_system(A, **{name: (x, axes[name]) for name, x in given.items()})
     _check_grid(t)
-    return _one_dtype(*system.values(), A.new_zeros(A.shape[-1]) if x0 is None else x0)
+    tensors = _one_dtype(*system.values(), A.new_zeros(A.shape[-1]) if x0 is None else x0)
+    if torch.finfo(tensors[0].dtype).bits < 32:
+        raise TypeError(f"want single or double precision, got {tensors[0].dtype}")
+    return tensors
 
 
 def _respond(system: list[Tensor], t: Tensor, hold: str) -> tuple[Tensor, Tensor]:

@@ -165,3 +165,34 @@ def test_checks_leave_gradients_alone():
     check_stable(-dt)
     dt.square().sum().backward()
     assert torch.equal(dt.grad, torch.tensor([0.2]))
+
+
+@pytest.mark.parametrize("value", ["0.1", None, 1j, [0.1], True])
+def test_a_step_is_a_number(value):
+    with pytest.raises(TypeError, match=r"want dt as a number or a tensor, got \w+ "):
+        check_positive(dt=value)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool])
+def test_a_step_is_real(dtype):
+    with pytest.raises(TypeError, match=rf"want dt real, got {dtype}"):
+        check_positive(dt=torch.ones(2, dtype=dtype))
+
+
+def test_a_number_may_change_under_compilation():
+    @torch.compile(fullgraph=True, backend="eager")
+    def twice(x, dt):
+        check_positive(dt=dt)
+        return x * dt * 2
+
+    for dt in (0.5, 0.25, 2):
+        assert twice(torch.ones(2), dt).tolist() == [2 * dt, 2 * dt]
+
+
+def test_a_fake_tensor_is_not_looked_at():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        x = torch.full((2,), -1.0)
+        assert not can_look(x)
+        check_positive(dt=x)

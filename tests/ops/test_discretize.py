@@ -387,3 +387,10 @@ INTEGER = "of a floating or complex dtype, got torch"
 def test_bad_input_says_what_was_wanted_and_what_came(rule, A, B, dt, error, message):
     with pytest.raises(error, match=message):
         rule(A, B, dt)
+
+
+@pytest.mark.parametrize("shape", [((0, 0), (0, 1)), ((2, 2), (2, 0))])
+@pytest.mark.parametrize("rule", [euler, backward_euler, bilinear, zoh])
+def test_empty_systems_are_refused(rule, shape):
+    with pytest.raises(ValueError, match=r"N and M >= 1, got"):
+        rule(torch.zeros(shape[0]), torch.zeros(shape[1]), 0.1)

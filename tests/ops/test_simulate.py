@@ -531,3 +531,22 @@ def test_a_refusal_changes_nothing():
         simulate(**{**GOOD, "t": T**2})
     simulate(**GOOD)
     assert all(torch.equal(v, before[name]) for name, v in GOOD.items())
+
+
+def test_half_precision_is_refused():
+    half = {"dtype": torch.float16}
+    A, B, C, D = (
+        -torch.eye(2, **half),
+        torch.ones(2, 1, **half),
+        torch.ones(1, 2, **half),
+        torch.zeros(1, 1, **half),
+    )
+    with pytest.raises(TypeError, match=r"want single or double precision, got torch.float16"):
+        simulate(A, B, C, D, torch.ones(1, 5, **half), torch.arange(5).half())
+
+
+@pytest.mark.parametrize("D", ["a", None])
+def test_a_wire_is_a_number(D):
+    A = -torch.eye(2)
+    with pytest.raises(TypeError, match=r"want D as a tensor or a number, got"):
+        transfer_function(A, torch.ones(2), torch.ones(2), D, torch.tensor([1j]))
