@@ -10,7 +10,9 @@ The first lines of a code cell say where it goes (module names are relative to t
 
 A module is its docstring with its home chapters, the imports that it needs, a sorted `__all__`, and
 its cells in the order of the book. Imports may stand in any code cell of the chapter. Whatever
-would make the package differ from what the book shows is refused, with cell and name.
+would make the package differ from what the book shows is refused, with cell and name. So is a
+module that could not be imported: for a name unknown at that point, for an import of something
+that the package does not have or depend on, or for a circle of imports.
 
 `--check` writes nothing: it prints what would change and exits 1, or says "in sync".
 
@@ -22,16 +24,19 @@ do, refused otherwise. So nothing made by hand is ever deleted.
 import argparse
 import ast
 import builtins
+import contextlib
 import difflib
+import graphlib
 import inspect
 import json
+import keyword
 import re
 import subprocess
 import symtable
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,20 +46,36 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 WIDTH = 100
 BY_HAND = {"__init__.py", "__main__.py"}
 BUILTINS = set(dir(builtins))
+DEPENDENCIES = {"numpy", "torch"}  # besides the standard library; see pyproject.toml
+# What constants may call: types and a few functions, and these parts of the standard library.
+PURE = {name for name, each in vars(builtins).items() if isinstance(each, type)}
+PURE |= {"len", "max", "min", "sorted", "sum"}
+PURE_MODULES = {"collections", "dataclasses", "enum", "functools", "math", "re", "typing"}
 
 DUNDER = re.compile(r"__\w+__")  # names that Python itself puts into a module or a class
-DIRECTIVE = re.compile(r"#\|\s*(\S*)\s*(.*?)\s*$")
-MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*")
+DIRECTIVE = re.compile(r"(?:#\||\s*#\s*\|\s*(?=export|default_exp))\s*(\S*)\s*(.*?)\s*$")
+LOOKALIKE = re.compile(r"\s*#\s*(export|default_exp)(\s+[\w.]+)?\s*$")
+MAGIC = re.compile(r"^([ \t]*)([\w, ]+=)?[ \t]*[%!].*$", re.MULTILINE)
+MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.ASCII)
 FENCED = re.compile(r"^ {0,3}(```+|~~~+).*?^ {0,3}\1", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(##?)\s+(.*?)(?:\s+#+)?\s*$", re.MULTILINE)
 HOME = re.compile(r"^Home: .*\(\S+\.ipynb\)\.$", re.MULTILINE | re.DOTALL)
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = Function | ast.ClassDef
 Import = ast.Import | ast.ImportFrom
 
 
 class ExportError(Exception):
     """Something in a chapter that must not get into the package."""
+
+
+class Binding(NamedTuple):
+    """What gives a name its meaning in a chapter, from there on."""
+
+    cell: "Cell"
+    target: str  # what an import stands for; empty for other code
+    statement: str  # an import of this name alone
 
 
 class Export(NamedTuple):
@@ -104,23 +125,14 @@ class Chapter:
         return f'{which}"{self.title}" ({self.path.parent.name}/{self.path.name})'
 
     @cached_property
-    def imports(self) -> dict[str, list[tuple[str, str]]]:
-        """Name -> (what it stands for, an import of it alone), from all cells."""
-        found: dict[str, list[tuple[str, str]]] = {}
+    def bindings(self) -> dict[str, list[Binding]]:
+        """Name -> whatever binds it in the chapter, in order, exported or not."""
+        found: dict[str, list[Binding]] = {}
         for cell in self.cells:
             for node in cell.statements:
-                for name, target, alone in imported_names(node):
-                    found.setdefault(name, []).append((target, alone))
-        return found
-
-    @cached_property
-    def definitions(self) -> dict[str, Cell]:
-        """Name -> the first cell that defines it, exported or not."""
-        found: dict[str, Cell] = {}
-        for cell in self.cells:
-            for node in cell.statements:
-                for name in bound_names(node):
-                    found.setdefault(name, cell)
+                others = ((name, "", "") for name in bound_names(node))
+                for name, *what in list(imported_names(node)) or others:
+                    found.setdefault(name, []).append(Binding(cell, *what))
         return found
 
 
@@ -130,15 +142,19 @@ class Chapter:
 def read_chapter(path: Path) -> Chapter:
     """Read a notebook, follow its directives and parse its code."""
     chapter, section, default = Chapter(path), "", None
-    for index, raw in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
-        source = "".join(raw["source"])
-        if raw["cell_type"] == "markdown":
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        contents = [(raw["cell_type"], "".join(raw["source"])) for raw in cells]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path.name} is no notebook: {error!r}") from None
+    for index, (kind, source) in enumerate(contents):
+        if kind == "markdown":
             for level, text in HEADING.findall(FENCED.sub("", source)):
                 if level == "##":
                     section = text
                 else:
                     chapter.title = chapter.title or text
-        elif raw["cell_type"] == "code":
+        elif kind == "code":
             cell = Cell(chapter, index, section or chapter.title, source)
             default = follow_directives(cell, default)
             parse(cell)
@@ -152,7 +168,9 @@ def follow_directives(cell: Cell, default: str | None) -> str | None:
     """Take the directives off the cell's head and set its module; return the default module."""
     lines, in_head = cell.source.split("\n"), True
     for number, line in enumerate(lines):
-        in_head = in_head and (not line.strip() or line.startswith("#"))
+        in_head = in_head and line.strip()[:1] in ("", "#")
+        if in_head and LOOKALIKE.match(line):
+            raise cell.refuse(f'"{line}" is no directive, but looks like one: #| export')
         if not (found := DIRECTIVE.match(line)):
             continue
         directive, module = found.groups()
@@ -160,7 +178,7 @@ def follow_directives(cell: Cell, default: str | None) -> str | None:
             raise cell.refuse(f'"{line}" must stand above the code')
         if directive not in ("export", "default_exp"):
             raise cell.refuse(f'unknown directive "{line}": there are default_exp and export')
-        if (module or directive == "default_exp") and not MODULE_NAME.fullmatch(module):
+        if (module or directive == "default_exp") and not is_module_name(module):
             raise cell.refuse(f'"{line}" wants a module like ops.conv')
         if cell.is_exported if directive == "export" else cell.is_head:
             raise cell.refuse(f"two {directive} directives in one cell")
@@ -178,17 +196,28 @@ def follow_directives(cell: Cell, default: str | None) -> str | None:
     return default
 
 
+def is_module_name(name: str) -> bool:
+    """Can it be a module of the package, and is it none of those that are made by hand?"""
+    bad = any(keyword.iskeyword(part) or f"{part}.py" in BY_HAND for part in name.split("."))
+    return MODULE_NAME.fullmatch(name) is not None and not bad
+
+
 def parse(cell: Cell) -> None:
     """Parse the cell's code. Only what is exported has to be plain Python."""
-    source = cell.source
-    if cell.module is None:  # leave out IPython's magics and shell lines
-        source = re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE)
-    try:
-        cell.statements = ast.parse(source).body
-    except SyntaxError as error:
-        if cell.module is not None:
-            raise cell.refuse(f"syntax error in line {error.lineno}: {error.msg}") from None
-    for node in cell.statements:
+    if cell.module is not None:
+        sources, flags = [cell.source], 0
+    else:  # IPython also knows magics, shell lines and `await` at the top
+        plain = MAGIC.sub(lambda m: f"{m[1]}{m[2]} 0" if m[2] else f"{m[1]}pass", cell.source)
+        sources, flags = [cell.source, plain], ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for source in sources:
+        try:
+            compile(source, cell.where, "exec", flags, dont_inherit=True)  # sees more than ast does
+            cell.statements = ast.parse(source).body
+            break
+        except SyntaxError as error:
+            if cell.module is not None:
+                raise cell.refuse(f"syntax error in line {error.lineno}: {error.msg}") from None
+    for node in (inner for outer in cell.statements for inner in ast.walk(outer)):
         if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
             raise cell.refuse(f"from {node.module} import * hides which names are used")
 
@@ -199,24 +228,17 @@ def parse(cell: Cell) -> None:
 def defined_names(node: ast.stmt) -> list[str]:
     """The names that a definition or an assignment binds: those that can be exported."""
     if isinstance(node, Definition):
-        overload = any(ast.unparse(d).endswith("overload") for d in node.decorator_list)
-        return [] if overload else [node.name]
+        return [node.name]
     targets = getattr(node, "targets", [getattr(node, "target", None)])
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def bound_names(node: ast.stmt) -> set[str]:
-    """All names that a statement binds in its module, however it does it, other than by import."""
-    symbols = symtable.symtable(ast.unparse(node), "cell", "exec").get_symbols()
-    return {each.get_name() for each in symbols if each.is_assigned() and not each.is_imported()}
-
-
-def used_names(node: ast.AST) -> set[str]:
-    """The names that a statement looks up in its module: no arguments, locals or attributes."""
+def module_names(node: ast.AST, wanted: Callable[[symtable.Symbol], bool]) -> set[str]:
+    """The names of a statement's module that are wanted: no arguments, locals or attributes."""
 
     def walk(table: symtable.SymbolTable, outermost: bool) -> Iterator[str]:
         for symbol in table.get_symbols():
-            if symbol.is_referenced() and (outermost or symbol.is_global()):
+            if wanted(symbol) and (outermost or symbol.is_global()):
                 yield symbol.get_name()
         for inner in table.get_children():
             yield from walk(inner, False)
@@ -224,8 +246,35 @@ def used_names(node: ast.AST) -> set[str]:
     return set(walk(symtable.symtable(ast.unparse(node), "cell", "exec"), True))
 
 
+def bound_names(node: ast.stmt) -> set[str]:
+    """All names that a statement binds in its module, however it does it."""
+    return module_names(node, lambda symbol: symbol.is_assigned() or symbol.is_imported())
+
+
+def used_names(node: ast.AST) -> set[str]:
+    """The names that a statement looks up in its module."""
+    return module_names(node, symtable.Symbol.is_referenced)
+
+
+def quoted_names(node: ast.AST) -> set[str]:
+    """The names in strings that are code, as annotations may be; ruff knows which of them are."""
+    found: set[str] = set()
+    for each in ast.walk(node):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            with contextlib.suppress(SyntaxError, ValueError):
+                code = ast.walk(ast.parse(each.value, mode="eval"))
+                found |= {inner.id for inner in code if isinstance(inner, ast.Name)}
+    return found
+
+
 def imported_names(node: ast.stmt) -> Iterator[tuple[str, str, str]]:
-    """For each name that an import binds: the name, what it stands for, an import of it alone."""
+    """For each name that an import binds: the name, what it stands for, an import of it alone.
+
+    From `if TYPE_CHECKING:` the imports come as one.
+    """
+    if is_type_checking(node):
+        for name, target, _ in (each for inner in node.body for each in imported_names(inner)):
+            yield name, target, ast.unparse(node)
     for alias in node.names if isinstance(node, Import) else ():
         if isinstance(node, ast.Import):
             name = alias.asname or alias.name.partition(".")[0]
@@ -246,7 +295,17 @@ def is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
 
 
-def is_type_checking(node: ast.stmt) -> bool:
+def is_overload(node: ast.stmt, chapter: Chapter) -> bool:
+    """Is it decorated with `typing.overload`, under whatever name?"""
+    for decorator in getattr(node, "decorator_list", []):
+        root, *rest = ast.unparse(decorator).split(".")
+        targets = [each.target for each in chapter.bindings.get(root, [])]
+        if "typing.overload" in (".".join([target, *rest]) for target in targets):
+            return True
+    return False
+
+
+def is_type_checking(node: ast.AST) -> bool:
     """Is it `if TYPE_CHECKING:` around imports only?"""
     return (
         isinstance(node, ast.If)
@@ -262,8 +321,9 @@ def is_type_checking(node: ast.stmt) -> bool:
 class Module:
     """One module of the package, made from the cells that are exported to it."""
 
-    def __init__(self, full_name: str, cells: list[Cell]):
-        self.full_name = full_name
+    def __init__(self, package: str, name: str, cells: list[Cell]):
+        self.package = package
+        self.full_name = f"{package}.{name}"
         self.cells = cells
         self.uses = [
             (cell, node, used_names(node.test if isinstance(node, ast.If) else node))
@@ -271,7 +331,7 @@ class Module:
             for node in cell.statements
             if not isinstance(node, Import)
         ]
-        self.used = set().union(*(names for *_, names in self.uses))
+        self.used = set().union(*(names | quoted_names(node) for _, node, names in self.uses))
         self.docstring: str | None = None
         self.defined: dict[str, Cell] = {}
         self.imported: dict[str, str] = {}  # name -> what it stands for
@@ -314,11 +374,10 @@ class Module:
 
     def take_import(self, cell: Cell, node: ast.stmt, source: str) -> bool:
         """Add an import to the module's; False if none of its names is needed."""
-        if isinstance(node, ast.If):  # its names may be used in strings: all are needed
-            names = [each for inner in node.body for each in imported_names(inner)]
+        every = names = list(imported_names(node))
+        if isinstance(node, ast.If):
             self.typing.append(source)
         else:
-            every = list(imported_names(node))
             names = [each for each in every if not self.is_own(each[1])]
             if not is_future(node) and self.used.isdisjoint(name for name, *_ in names):
                 return False
@@ -338,7 +397,7 @@ class Module:
         )
         if not (isinstance(node, Definition) or constant or is_docstring(node)):
             raise cell.refuse(f"only imports, definitions and constants are exported, not: {text}")
-        for name in names:
+        for name in () if is_overload(node, cell.chapter) else names:
             if name == "__all__":
                 raise cell.refuse("__all__ is made by the exporter")
             if name in self.defined:
@@ -362,20 +421,36 @@ class Module:
         """
         for cell, node, names in self.uses:
             for name in sorted(names):
-                for target, alone in self.look_up(cell, node, name, owners):
-                    self.bind(cell, name, target)
-                    self.needed.append(alone)
-            if isinstance(node, ast.Assign | ast.AnnAssign):
-                self.check_constant(cell, node)
-        for name in sorted(self.defined.keys() & self.imported.keys()):
-            raise self.defined[name].refuse(f'"{name}" is imported too, as {self.imported[name]}')
+                self.add(cell, name, self.look_up(cell, node, name, owners))
+            self.check_constants(cell, node)
+        for cell, node, _ in self.uses:
+            for name in sorted(quoted_names(node) - self.imported.keys() - self.defined.keys()):
+                self.add(cell, name, self.find_imports(cell.chapter, name))
+        for name, cell in self.defined.items():
+            self.check_meaning(cell, name, {f"{self.package}.{name}"})
+            if name in self.imported:
+                raise cell.refuse(f'"{name}" is imported too, as {self.imported[name]}')
         for chapter in {cell.chapter.path: cell.chapter for cell in self.cells}.values():
             for cell in chapter.cells:  # what code means depends on the future, used or not
                 self.needed += [ast.unparse(node) for node in cell.statements if is_future(node)]
 
-    def look_up(
-        self, cell: Cell, node: ast.stmt, name: str, owners: dict[str, "Module"]
-    ) -> list[tuple[str, str]]:
+    def add(self, cell: Cell, name: str, imports: list[Binding]) -> None:
+        """Add the imports of a name that a cell uses to the module's."""
+        for _, target, statement in imports:
+            if not statement.startswith("if "):
+                self.needed.append(statement)
+            elif name not in self.imported:
+                self.typing.append(statement)
+                condition = re.match(r"if (\w+)", statement)[1]
+                self.add(cell, condition, self.find_imports(cell.chapter, condition))
+            self.bind(cell, name, target)
+
+    def find_imports(self, chapter: Chapter, name: str) -> list[Binding]:
+        """The imports of a name in a chapter, but from this module itself."""
+        found = chapter.bindings.get(name, [])
+        return [each for each in found if each.statement and not self.is_own(each.target)]
+
+    def look_up(self, cell: Cell, node: ast.stmt, name: str, owners: dict) -> list[Binding]:
         """The imports that a name needs; refuse one that would not mean what it means in the book.
 
         The chapter's own definitions come first, then its imports, then what earlier chapters
@@ -384,32 +459,54 @@ class Module:
         chapter = cell.chapter
         if name in self.defined and self.defined[name].chapter is chapter:
             return []
-        imports = [each for each in chapter.imports.get(name, []) if not self.is_own(each[0])]
-        if imports:
+        if imports := self.find_imports(chapter, name):
+            self.check_meaning(cell, name, {each.target for each in imports})
             return imports
         uses = f'"{next(iter(defined_names(node)), "the cell")}" uses "{name}"'
         known = name in self.defined or name in self.imported
         if not known and name in owners:
             origin = owners[name].full_name
             raise cell.refuse(f"{uses} without its import: from {origin} import {name}")
-        if name in chapter.definitions:
-            other = chapter.definitions[name].index + 1
-            raise cell.refuse(f"{uses}, which cell {other} defines without exporting")
+        for other in chapter.bindings.get(name, []):
+            if not other.statement:
+                where = f"cell {other.cell.index + 1}"
+                raise cell.refuse(f"{uses}, which {where} defines without exporting")
         if not (known or name in BUILTINS or DUNDER.fullmatch(name)):
             raise cell.refuse(f"{uses}, which is neither defined nor imported")
         return []
 
-    def check_constant(self, cell: Cell, node: ast.Assign | ast.AnnAssign) -> None:
-        """Refuse a constant that computes: it may call builtins and the standard library only."""
-        for call in (inner for inner in ast.walk(node.value) if isinstance(inner, ast.Call)):
+    def check_meaning(self, cell: Cell, name: str, meanings: set[str]) -> None:
+        """Refuse to bind a name anew, in its chapter, once it means what it means in the module.
+
+        A draft above is fine: what runs in the end is what is exported.
+        """
+        settled = False
+        for other, target, _ in cell.chapter.bindings[name]:
+            meaning = target or f"{self.package}.{other.module}.{name}"
+            if meaning in meanings or meaning == f"{self.full_name}.{name}":
+                settled = True
+            elif settled:
+                message = f'"{name}" gets another meaning than in {self.full_name}'
+                raise other.refuse(f"{message}, exported from cell {cell.index + 1}")
+
+    def check_constants(self, cell: Cell, node: ast.stmt) -> None:
+        """Refuse a constant that computes, in the module or a class, or does something else."""
+        if isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                self.check_constants(cell, inner)
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        for call in (each for each in ast.walk(value or ast.Pass()) if isinstance(each, ast.Call)):
             root = call.func
             while isinstance(root, ast.Attribute | ast.Subscript):
                 root = root.value
-            if isinstance(root, ast.Name) and root.id not in BUILTINS:
-                origin = self.imported.get(root.id, "").partition(".")[0]
-                if origin not in sys.stdlib_module_names:
-                    what = ast.unparse(call.func)
-                    raise cell.refuse(f"a constant may not call {what}: {ast.unparse(node)}")
+            pure = isinstance(root, ast.Constant | ast.Call)  # "a b".split(); calls come by alone
+            if isinstance(root, ast.Name) and root.id in self.imported:
+                pure = self.imported[root.id].partition(".")[0] in PURE_MODULES
+            elif isinstance(root, ast.Name):
+                pure = root.id in PURE - self.defined.keys()
+            if not pure:
+                what = ast.unparse(call.func)
+                raise cell.refuse(f"a constant may not call {what}: {ast.unparse(node)}")
 
     def render(self) -> str:
         """The module's source, to be sorted and formatted by ruff."""
@@ -437,7 +534,7 @@ def read_book(chapters: Path, package: str) -> dict[str, Module]:
         for cell in read_chapter(path).cells:
             if cell.module is not None:
                 cells.setdefault(cell.module, []).append(cell)
-    modules = {name: Module(f"{package}.{name}", cells[name]) for name in sorted(cells)}
+    modules = {name: Module(package, name, cells[name]) for name in sorted(cells)}
 
     owners: dict[str, Module] = {}
     for module in modules.values():
@@ -480,12 +577,60 @@ def tidy(sources: dict[str, str], package: str) -> dict[str, str]:
             path = Path(folder, file)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source, encoding="utf-8", newline="\n")
-        for command in ["check", "--fix", "--exit-zero", "--select=I,F401,RUF022"], ["format"]:
+        tidy_up = ["check", "--fix", "--exit-zero", "--select=I,F401,RUF022"]
+        undefined = ["check", "--select=F811,F821", "--ignore-noqa", "--output-format=full"]
+        for command in tidy_up, ["format"], undefined:
             ruff = [sys.executable, "-m", "ruff", *command, *config, "."]
             done = subprocess.run(ruff, cwd=folder, capture_output=True, text=True)
             if done.returncode:
                 raise ExportError(f"ruff {command[0]} failed:\n{done.stdout}{done.stderr}")
         return {file: Path(folder, file).read_text(encoding="utf-8") for file in sources}
+
+
+def imports_in(tree: ast.AST, early: bool = True) -> Iterator[tuple[Import, bool]]:
+    """All imports, and whether they run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Import):
+            yield node, early
+        else:
+            late = isinstance(node, Function) or is_type_checking(node)
+            yield from imports_in(node, early and not late)
+
+
+def check_imports(sources: dict[str, str], package: str) -> None:
+    """Refuse imports of a package, file -> source, that would fail or run in a circle."""
+    folders = {".".join([package, *up.parts]) for file in sources for up in Path(file).parents}
+    trees: dict[str, ast.Module] = {}
+    for file, source in sources.items():
+        module = ".".join([package, *Path(file).with_suffix("").parts])
+        if module in folders:
+            raise ExportError(f"{module} cannot be both a module and a package")
+        trees[module.removesuffix(".__init__")] = ast.parse(source, file)
+    known = {f"{name}.{bound}" for name, tree in trees.items() for bound in bound_names(tree)}
+    known |= folders | trees.keys()
+
+    order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+    for name, tree in trees.items():
+        for node, early in imports_in(tree):
+            refusal = f'{name} has "{ast.unparse(node)}"'
+            if getattr(node, "level", 0):
+                raise ExportError(f"{refusal}: write from {package}, without dots")
+            origin = getattr(node, "module", None)
+            for target in (f"{origin}.{each.name}" if origin else each.name for each in node.names):
+                root = target.partition(".")[0]
+                if root == package and target not in known:
+                    raise ExportError(f"{refusal}, but there is no {target}")
+                if early and root not in {package, *DEPENDENCIES, *sys.stdlib_module_names}:
+                    advice = "import it in the function that needs it"
+                    raise ExportError(f"{refusal}: {package} does not depend on {root}, {advice}")
+                needed = target if target in trees else origin
+                if early and needed in trees:
+                    order.add(name, needed)
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        circle = " imports ".join(reversed(error.args[1]))
+        raise ExportError(f"a circle of imports: {circle}") from None
 
 
 def is_ours(source: str) -> bool:
@@ -504,8 +649,9 @@ def changes(chapters: Path, package: Path) -> dict[Path, tuple[str, str]]:
     found = {
         path.relative_to(package).as_posix(): path.read_text(encoding="utf-8")
         for path in package.rglob("*.py")
-        if path.name not in BY_HAND
     }
+    by_hand = {file: found.pop(file) for file in list(found) if Path(file).name in BY_HAND}
+    check_imports(by_hand | wanted, package.name)
     for file in sorted(found.keys() - wanted.keys()):
         if not is_ours(found[file]):
             raise ExportError(f"{package.name}/{file} is of no chapter: export it, or remove it")
@@ -526,7 +672,7 @@ def main(argv: list[str] | None = None) -> int:
     package = options.package.resolve()
     try:
         todo = changes(options.chapters.resolve(), package)
-    except ExportError as error:
+    except (ExportError, SyntaxError) as error:
         print(f"export refused: {error}", file=sys.stderr)
         return 1
     for path, (old, new) in todo.items():
