@@ -17,7 +17,7 @@ def s4d_lin(N: int) -> Tensor:
     Args:
         N  int  state size, even, >= 2; N/2 poles are stored
     Returns:
-        Lambda  (N/2,)  -1/2 + i pi n, complex128  [1/time]
+        Lambda  (N/2,)  -1/2 + i pi n, complex128, on the CPU  [1/time]
     Raises:
         TypeError: if N is no int.
         ValueError: if N is odd, or < 2.
@@ -25,7 +25,7 @@ def s4d_lin(N: int) -> Tensor:
     Source: Gu et al. 2022 (S4D), section 4; our eq-diagonal-lin.
     """
     checks.check_state_size(N)
-    n = torch.arange(N // 2, dtype=torch.float64)
+    n = torch.arange(N // 2, dtype=torch.float64, device="cpu")
     return torch.complex(torch.full_like(n, -0.5), torch.pi * n)
 
 
@@ -35,7 +35,7 @@ def s4d_inv(N: int) -> Tensor:
     Args:
         N  int  state size, even, >= 2; N/2 poles are stored
     Returns:
-        Lambda  (N/2,)  -1/2 + i N/pi (N / (2n + 1) - 1), complex128  [1/time]
+        Lambda  (N/2,)  -1/2 + i N/pi (N / (2n + 1) - 1), complex128, on the CPU  [1/time]
     Raises:
         TypeError: if N is no int.
         ValueError: if N is odd, or < 2.
@@ -43,5 +43,5 @@ def s4d_inv(N: int) -> Tensor:
     Source: Gu et al. 2022 (S4D), section 4; our eq-diagonal-inv.
     """
     checks.check_state_size(N)
-    n = torch.arange(N // 2, dtype=torch.float64)
+    n = torch.arange(N // 2, dtype=torch.float64, device="cpu")
     return torch.complex(torch.full_like(n, -0.5), N / torch.pi * (N / (2 * n + 1) - 1))

@@ -7,9 +7,16 @@ Home: chapter 12, "The layer" (chapters/12_layer.ipynb), and chapter 15, "The mo
 import torch
 from torch import Tensor
 
-from s4lite.ops.checks import can_look, check_tensors
+from s4lite.ops.checks import check_ends, check_tensors
 
-__all__ = ["check_lengths", "check_sequence", "check_state", "padding_mask", "without_padding"]
+__all__ = [
+    "check_flags",
+    "check_lengths",
+    "check_sequence",
+    "check_state",
+    "padding_mask",
+    "without_padding",
+]
 
 
 def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
@@ -21,7 +28,8 @@ def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
         width  int     wanted size of the last one
         like   tensor  a parameter of the layer
     Raises:
-        TypeError: if u is no floating tensor, or of another dtype than `like` (autocast excepted).
+        TypeError: if u is no floating tensor, or of another dtype than `like` (under autocast
+            both may be anything but float64).
         ValueError: if an axis is missing, empty or of the wrong size, or the device another.
     """
     check_tensors(u=u, parameters=like)
@@ -29,9 +37,22 @@ def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
         want = f"({axes.replace(' ', ', ')}), none empty, the last {width}"
         raise ValueError(f"want u {want}; got {tuple(u.shape)}")
     if u.dtype != like.dtype:
-        real = u.is_floating_point() and u.dtype != torch.float64
-        if not (real and torch.is_autocast_enabled(u.device.type)):
+        short = u.is_floating_point() and torch.float64 not in (u.dtype, like.dtype)
+        if not (short and torch.is_autocast_enabled(u.device.type)):
             raise TypeError(f"want u of the layer's dtype, {like.dtype}, got {u.dtype}")
+
+
+def check_flags(**flags: bool) -> None:
+    """Raise unless every argument is True or False.
+
+    Args:
+        flags  bool  the arguments, under the names that the message shall use
+    Raises:
+        TypeError: if one is anything else.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"want {name} as a bool, got {type(flag).__name__} {flag!r:.40}")
 
 
 def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
@@ -63,14 +84,7 @@ def check_lengths(lengths: Tensor | list[int], u: Tensor) -> Tensor:
         TypeError: if they are no whole numbers.
         ValueError: if there is not one a sequence, or one is < 1 or beyond L.
     """
-    lengths = torch.as_tensor(lengths)
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError(f"want lengths as whole numbers, got {lengths.dtype}")
-    if lengths.shape != u.shape[:1]:
-        raise ValueError(f"want lengths ({len(u)},), one a sequence, got {tuple(lengths.shape)}")
-    if can_look(lengths) and not bool(((lengths >= 1) & (lengths <= u.shape[1])).all()):
-        raise ValueError(f"want lengths from 1 to L = {u.shape[1]}, got {lengths.tolist()}")
-    return lengths.to(u.device, torch.int64)
+    return check_ends(lengths, u.shape[0], u.shape[1], u.device)
 
 
 def padding_mask(lengths: Tensor, u: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
 from s4lite.ops import checks
@@ -21,8 +22,10 @@ __all__ = [
     "DiagParameters",
     "StrictLoading",
     "check_clocks",
+    "check_rate",
     "initial_poles",
     "initial_values",
+    "target_of",
 ]
 
 
@@ -33,10 +36,11 @@ def initial_poles(init: str | Tensor, d_state: int) -> Tensor:
         init     str or (n,)  "lin", "inv", or n = N/2 complex poles  [1/time]
         d_state  int          N, even
     Returns:
-        Lambda  (n,)  complex128, Re < 0  [1/time]
+        Lambda  (n,)  complex128, Re < 0, on the CPU  [1/time]
     Raises:
         TypeError: if d_state is no int, or init neither a name nor a tensor.
-        ValueError: if d_state is odd or < 2, or init unknown, of another shape, or not stable.
+        ValueError: if d_state is odd or < 2, or init unknown, of another shape, without values
+            (meta), or not stable.
 
     Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles.
     """
@@ -47,12 +51,12 @@ def initial_poles(init: str | Tensor, d_state: int) -> Tensor:
     if isinstance(init, str):
         raise ValueError(f"want init one of {sorted(named)} or a tensor of poles, got {init!r}")
     check_tensors(init=init)
-    if init.shape != (d_state // 2,) or not init.is_complex():
-        got = f"{init.dtype} {tuple(init.shape)}"
+    if init.shape != (d_state // 2,) or not init.is_complex() or init.is_meta:
+        got = f"{init.dtype} {tuple(init.shape)} on {init.device}"
         raise ValueError(f"want init as complex poles ({d_state // 2},), got {got}")
     if not bool(((init.real < 0) & init.isfinite()).all()):
         raise ValueError(f"want finite poles with Re < 0, got {init.tolist()}")
-    return init.to(torch.complex128)
+    return init.detach().to("cpu", torch.complex128)
 
 
 def check_clocks(d_model: int, n_ssm: int, dt_min: float, dt_max: float) -> None:
@@ -76,15 +80,24 @@ def check_clocks(d_model: int, n_ssm: int, dt_min: float, dt_max: float) -> None
         raise ValueError(f"want dt_min <= dt_max, got dt_min={dt_min}, dt_max={dt_max}")
 
 
-def _misfit(new: object, old: Tensor) -> str:
+def _misfit(new: object, old: Tensor, assign: bool, is_log: bool) -> str:
     """Say what keeps a loaded value from taking a parameter's place; empty if nothing does."""
     if not isinstance(new, Tensor):
         return f"want a tensor, got {type(new).__name__}"
-    if new.shape != old.shape or new.is_floating_point() != old.is_floating_point():
+    if is_lazy(old) or is_lazy(new):
+        return "" if is_lazy(old) else "want values, got an uninitialized parameter"
+    kinds = {(x.is_floating_point(), x.is_complex()) for x in (new, old)}
+    if new.shape != old.shape or len(kinds) > 1:
         want, got = f"{old.dtype} {tuple(old.shape)}", f"{new.dtype} {tuple(new.shape)}"
         return f"want {want}, got {got}"
-    if not new.is_meta and not bool(new.isfinite().all()):
-        return "want finite values, got NaN or inf"
+    if new.is_meta:
+        return "" if old.is_meta or assign else "want values, got a meta tensor"
+    new = new if assign else new.to(old.dtype)
+    if not bool(new.isfinite().all()):
+        return f"want finite values, got NaN or inf in {new.dtype}"
+    means = new.double().exp() if is_log else None
+    if means is not None and not bool((means.isfinite() & (means > 0)).all()):
+        return f"want logarithms of finite numbers > 0, got {new.min():g} to {new.max():g}"
     return ""
 
 
@@ -92,26 +105,35 @@ class StrictLoading(nn.Module):
     """A module that loads a state dict whole or not at all.
 
     Raises:
+        TypeError: from `load_state_dict`, if that is no mapping from names.
         ValueError: from `load_state_dict`, before anything of it is written: if a name is missing
-            or unknown (unless strict=False), a shape or kind of dtype differs, or a value is not
-            finite. As a part of a plain module it still refuses the last three.
+            or unknown (unless strict=False), a shape or kind of dtype differs, or a value would
+            not be finite. As a part of a plain module it still refuses the last three.
     """
+
+    logarithms: tuple[str, ...] = ()  # parameters whose exp must be finite and > 0 too
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Load as `nn.Module` does, but look at everything first."""
-        self._refuse(state_dict, "", strict)
+        self._refuse(state_dict, "", strict, assign)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest: Any) -> None:
-        self._refuse(state_dict, prefix, strict=False)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(self, state_dict, prefix, metadata, *rest: Any) -> None:
+        assign = metadata.get("assign_to_params_buffers", False)
+        self._refuse(state_dict, prefix, False, assign)
+        super()._load_from_state_dict(state_dict, prefix, metadata, *rest)
 
-    def _refuse(self, state_dict: Mapping[str, Any], prefix: str, strict: bool) -> None:
+    def _refuse(self, state_dict, prefix: str, strict: bool, assign: bool) -> None:
+        if not isinstance(state_dict, Mapping) or not all(isinstance(k, str) for k in state_dict):
+            raise TypeError(f"want state_dict as a mapping from names, got {state_dict!r:.60}")
         own = {prefix + name: value for name, value in self.state_dict().items()}
+        parts = self.named_modules(prefix=prefix.rstrip("."))
+        logs = {f"{at}.{k}".lstrip(".") for at, m in parts for k in getattr(m, "logarithms", ())}
         came = {name for name in state_dict if name.startswith(prefix)}
-        faults = {name: _misfit(state_dict[name], own[name]) for name in came & own.keys()}
+        both = {k for k in came & own.keys() if not k.endswith("_extra_state")}
+        faults = {k: _misfit(state_dict[k], own[k], assign, k in logs) for k in both}
         if strict:
             faults |= dict.fromkeys(own.keys() - came, "is missing")
             faults |= dict.fromkeys(came - own.keys(), "is unknown")
@@ -126,26 +148,70 @@ def initial_values(
     """Draw the real numbers with which a bank of diagonal systems starts.
 
     Args:
-        poles           (n,)   complex, Re < 0  [1/time]
+        poles           (n,)   complex, Re < 0, on the CPU  [1/time]
         d_model         int    H, channels: a clock for each
         n_ssm           int    copies of the poles, and of B
         channels        int    output rows C for each system
         dt_min, dt_max  float  the range of the clocks  [time]
     Returns:
         dict  log_dt (H,), Lambda_log_re and Lambda_im (n_ssm, n), B (n_ssm, n, 2),
-              C (channels, H, n, 2)
+              C (channels, H, n, 2), all on the CPU
 
     Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles, eq-layer-octave, eq-layer-variance.
     """
     check_length(channels, "channels")
-    poles, n = poles.cpu(), len(poles)
+    n, cpu = len(poles), {"device": "cpu"}
     return {
-        "log_dt": torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max)),
+        "log_dt": torch.empty(d_model, **cpu).uniform_(math.log(dt_min), math.log(dt_max)),
         "Lambda_log_re": (-poles.real).log().repeat(n_ssm, 1),
         "Lambda_im": poles.imag.repeat(n_ssm, 1),
-        "B": torch.tensor([1.0, 0.0]).repeat(n_ssm, n, 1),
-        "C": torch.randn(channels, d_model, n, 2) * 0.5**0.5,
+        "B": torch.tensor([1.0, 0.0], **cpu).repeat(n_ssm, n, 1),
+        "C": torch.randn(channels, d_model, n, 2, **cpu) * 0.5**0.5,
     }
+
+
+def target_of(device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    """Make an empty tensor of the device and dtype that a layer's parameters shall have.
+
+    Args:
+        device  torch.device, str or None  None for torch's default
+        dtype   torch.dtype or None        a floating one; None for torch's default
+    Returns:
+        like  (0,)
+    Raises:
+        TypeError: if dtype is none of those in which layers work.
+    """
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if not (dtype is None or isinstance(dtype, torch.dtype)) or dtype not in (None, *floats):
+        raise TypeError(f"want a floating dtype of 16 to 64 bits, got {dtype!r}")
+    return torch.empty(0, device=device, dtype=dtype)
+
+
+def _check_range(poles: Tensor, dt_min: float, dt_max: float, dtype: torch.dtype) -> None:
+    """Raise ValueError unless dtype can hold the numbers that stand for poles and clocks."""
+    logs = torch.tensor([math.log(dt_min), math.log(dt_max)], dtype=torch.float64, device="cpu")
+    logs = torch.cat([logs, (-poles.real).log()]).to(dtype).double().exp()
+    if not bool((logs.isfinite() & (logs > 0)).all() and poles.imag.to(dtype).isfinite().all()):
+        got = f"|Lambda| up to {poles.abs().max():g}, dt from {dt_min:g} to {dt_max:g}"
+        raise ValueError(f"want poles and clocks that {dtype} can hold, got {got}")
+
+
+def check_rate(rate: float | Tensor, like: Tensor) -> None:
+    """Raise unless rate is one real number, finite and > 0 (where `can_look`).
+
+    Args:
+        rate  float or ()  a number, or a floating tensor without axes
+        like  tensor       a parameter: a tensor is on its device, or on the CPU
+    Raises:
+        TypeError: if it is no number, or a tensor that is not real and floating.
+        ValueError: if it has axes, is on another device, or not finite and > 0.
+    """
+    if isinstance(rate, Tensor):
+        check_tensors(rate=rate)
+        if rate.ndim or rate.device not in (torch.device("cpu"), like.device):
+            got = f"a tensor {tuple(rate.shape)} on {rate.device}"
+            raise ValueError(f"want rate as one number, got {got}")
+    check_positive(rate=rate)
 
 
 class DiagParameters(StrictLoading):
@@ -163,6 +229,8 @@ class DiagParameters(StrictLoading):
 
     Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-poles, eq-layer-stable.
     """
+
+    logarithms = ("log_dt", "Lambda_log_re")
 
     def __init__(
         self,
@@ -182,15 +250,15 @@ class DiagParameters(StrictLoading):
         check_clocks(d_model, n_ssm, dt_min, dt_max)
         check_disc(disc)
         self.d_model, self.d_state, self.disc = d_model, d_state, disc
-        poles, like = initial_poles(init, d_state), dtype or torch.get_default_dtype()
-        start = initial_values(poles, d_model, n_ssm, channels, dt_min, dt_max)
-        for name, value in start.items():
-            self.register_parameter(name, nn.Parameter(value.to(device=device, dtype=like)))
+        poles, like = initial_poles(init, d_state), target_of(device, dtype)
+        _check_range(poles, dt_min, dt_max, like.dtype)
+        for name, value in initial_values(poles, d_model, n_ssm, channels, dt_min, dt_max).items():
+            self.register_parameter(name, nn.Parameter(value.to(like)))
 
     def system(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """Discretize at `rate`: nu (H, n), Bb (H, n), C (channels, H, n), all complex128."""
-        check_positive(rate=rate)
-        copies = self.d_model // len(self.B)
+        check_rate(rate, self.log_dt)
+        copies = self.d_model // self.B.shape[0]
         Lambda = torch.complex(-self.Lambda_log_re.double().exp(), self.Lambda_im.double())
         dt = self.log_dt.double().exp() * rate
         nu, phi = log_discretize(Lambda.repeat(copies, 1), dt, self.disc)
@@ -231,7 +299,11 @@ class DiagKernel(DiagParameters):
         return diag_response(nu, C[0], x, L)
 
     def last_state(
-        self, u: Tensor, x: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        u: Tensor,
+        x: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | list[int] | None = None,
     ) -> Tensor:
         """Compute the state after u (batch, H, L), each row at its own end: (batch, H, N/2)."""
         nu, Bb, _ = self.system(rate)

@@ -3,16 +3,17 @@
 Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
 """
 
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from s4lite.nn.checks import check_lengths, check_sequence, check_state, padding_mask
+from s4lite.nn.checks import check_flags, check_lengths, check_sequence, check_state, padding_mask
 from s4lite.nn.kernel import DiagKernel, StrictLoading
 from s4lite.ops.conv import causal_conv, two_sided_conv
 
-__all__ = ["S4D", "FilterBank", "SSMLayer", "TiedDropout", "make_head"]
+__all__ = ["S4D", "FilterBank", "SSMLayer", "TiedDropout", "check_head", "make_head"]
 
 
 class TiedDropout(nn.Dropout):
@@ -29,6 +30,29 @@ class TiedDropout(nn.Dropout):
         return u * super().forward(torch.ones_like(u[:, :1])) if self.training else u
 
 
+def check_head(activation: str | None, mixer: str | None, dropout: float) -> None:
+    """Raise unless these name a head.
+
+    Args:
+        activation  str or None  "gelu", "relu", "silu", or None for none
+        mixer       str or None  "glu", "linear", or None to keep channels apart
+        dropout     float        probability that a channel is dropped, 0 to 1
+    Raises:
+        TypeError: if dropout is no number (a bool is none).
+        ValueError: if activation or mixer is unknown, or dropout no probability.
+    """
+    for name, value, known in [
+        ("activation", activation, ("gelu", "relu", "silu")),
+        ("mixer", mixer, ("glu", "linear")),
+    ]:
+        if value is not None and not (isinstance(value, str) and value in known):
+            raise ValueError(f"want {name} one of {[*known, None]}, got {value!r}")
+    if isinstance(dropout, bool) or not isinstance(dropout, Real):
+        raise TypeError(f"want dropout as a number, got {type(dropout).__name__}")
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"want dropout from 0 to 1, got {dropout}")
+
+
 def make_head(
     activation: str | None, mixer: str | None, dropout: float, d: int, **like: Any
 ) -> nn.Sequential:
@@ -43,17 +67,12 @@ def make_head(
     Returns:
         nn.Sequential  (batch, L, d) -> (batch, L, d), position by position
     Raises:
-        ValueError: if activation or mixer is unknown, or dropout no probability.
+        TypeError, ValueError: as `check_head` does.
 
     Source: Dauphin et al. 2017, eq. (1); our eq-layer-glu.
     """
+    check_head(activation, mixer, dropout)
     activations = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, None: nn.Identity}
-    if activation not in activations:
-        raise ValueError(f"want activation one of {list(activations)}, got {activation!r}")
-    if mixer not in ("glu", "linear", None):
-        raise ValueError(f'want mixer "glu", "linear" or None, got {mixer!r}')
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"want dropout from 0 to 1, got {dropout}")
     maps = {None: [], "linear": [nn.Linear(d, d, **like)]}
     maps["glu"] = [nn.Linear(d, 2 * d, **like), nn.GLU()]
     return nn.Sequential(activations[activation](), TiedDropout(dropout), *maps[mixer])
@@ -66,6 +85,7 @@ class FilterBank(StrictLoading):
         kernel         DiagKernel  the filters; with two channels if bidirectional, else with one
         bidirectional  bool        filter the future too; there is then no state and no step
     Raises:
+        TypeError: if bidirectional is no bool.
         ValueError: if the kernel has another number of channels.
 
     Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-two-sided, eq-layer-state.
@@ -73,19 +93,25 @@ class FilterBank(StrictLoading):
 
     def __init__(self, kernel: DiagKernel, *, bidirectional: bool = False) -> None:
         super().__init__()
+        check_flags(bidirectional=bidirectional)
         if len(kernel.C) != 1 + bidirectional:
             raise ValueError(f"want {1 + bidirectional} channels, got {len(kernel.C)}")
         self.kernel, self.d_model, self.bidirectional = kernel, kernel.d_model, bidirectional
-        self.D = nn.Parameter(torch.randn(self.d_model).to(kernel.log_dt))
+        self.D = nn.Parameter(torch.randn(self.d_model, device="cpu").to(kernel.log_dt))
 
     def initial_state(self, batch: int = 1) -> Tensor:
         """Make a state that remembers nothing: (batch, d_model, d_state / 2) complex zeros."""
+        self.check_causal()
         return self.kernel.initial_state(batch)
 
-    def check_causal(self, state: Tensor, batch: int) -> None:
-        """Raise ValueError unless states make sense here, and this one fits."""
+    def check_causal(self) -> None:
+        """Raise ValueError unless states make sense here."""
         if self.bidirectional:
             raise ValueError("want a causal layer for states and steps, got bidirectional=True")
+
+    def check_state(self, state: Tensor, batch: int) -> None:
+        """Raise unless states make sense here, and this one fits."""
+        self.check_causal()
         check_state(state, (batch, self.d_model, self.kernel.d_state // 2), self.D)
 
     def filter(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> Tensor:
@@ -135,8 +161,10 @@ class SSMLayer(FilterBank):
             lengths  (batch,)               of right-padded sequences: y is 0 beyond them
         """
         check_sequence(u, "batch L d_model", self.d_model, self.D)
-        if state is not None or return_state:
-            self.check_causal(self.initial_state(len(u)) if state is None else state, len(u))
+        if return_state:
+            self.check_causal()
+        if state is not None:
+            self.check_state(state, u.shape[0])
         lengths = None if lengths is None else check_lengths(lengths, u)
         keep = None if lengths is None else padding_mask(lengths, u)
         v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
@@ -147,7 +175,7 @@ class SSMLayer(FilterBank):
     def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Map one sample u_t (batch, d_model) to the output and the next state."""
         check_sequence(u_t, "batch d_model", self.d_model, self.D)
-        self.check_causal(state, len(u_t))
+        self.check_state(state, u_t.shape[0])
         y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate)
         return self.head(y[:, None].to(u_t.dtype))[:, 0], state
 
@@ -192,6 +220,8 @@ class S4D(SSMLayer):
     ) -> None:
         like, clocks = {"device": device, "dtype": dtype}, {"dt_min": dt_min, "dt_max": dt_max}
         bank = {"init": init, "disc": disc, "n_ssm": n_ssm, **clocks, **like}
+        check_flags(bidirectional=bidirectional)
+        check_head(activation, mixer, dropout)  # everything is looked at before the first draw
         kernel = DiagKernel(d_model, d_state, channels=1 + bidirectional, **bank)
         head = make_head(activation, mixer, dropout, d_model, **like)
         super().__init__(kernel, head, bidirectional=bidirectional)

@@ -1,7 +1,7 @@
 """One voice for bad input: what was wanted, and what came.
 
 Home: chapter 02, "State space" (chapters/02_state_space.ipynb), and chapter 11, "Diagonal"
-(chapters/11_diagonal.ipynb).
+(chapters/11_diagonal.ipynb), and chapter 12, "The layer" (chapters/12_layer.ipynb).
 """
 
 import math
@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "can_look",
+    "check_ends",
     "check_length",
     "check_positive",
     "check_stable",
@@ -130,3 +131,39 @@ def check_state_size(N: int, name: str = "N") -> None:
     check_length(N, name)
     if N % 2:
         raise ValueError(f"want {name} even (conjugate pairs, one of each is stored), got {N}")
+
+
+def _from_numbers(lengths: object) -> Tensor:
+    """Make a tensor on the CPU of a list, an array or a number; TypeError if that fails."""
+    try:
+        return torch.as_tensor(lengths, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"want lengths as whole numbers, got {lengths!r:.60}") from None
+
+
+def check_ends(lengths: Tensor | list[int], batch: int, L: int, device: torch.device) -> Tensor:
+    """Bring the lengths of padded sequences into one form.
+
+    Args:
+        lengths   (batch,)      whole numbers from 1 to L
+        batch, L  int           how many sequences, and how long they are with their padding
+        device    torch.device  where they are wanted
+    Returns:
+        lengths  (batch,)  int64
+    Raises:
+        TypeError: if they are no whole numbers.
+        ValueError: if there is not one a sequence, (where `can_look`) one is < 1 or beyond L, or
+            they are on the meta device and wanted elsewhere.
+    """
+    if not isinstance(lengths, Tensor):
+        lengths = _from_numbers(lengths)
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError(f"want lengths as whole numbers, got {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise ValueError(f"want lengths ({batch},), one a sequence, got {tuple(lengths.shape)}")
+    if lengths.is_meta and device.type != "meta":
+        raise ValueError("want lengths with values, got a meta tensor")
+    lengths = lengths.to(torch.int64)
+    if can_look(lengths) and not bool(((lengths >= 1) & (lengths <= L)).all()):
+        raise ValueError(f"want lengths from 1 to L = {L}, got {lengths.tolist()}")
+    return lengths.to(device)

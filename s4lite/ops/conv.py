@@ -140,23 +140,8 @@ def causal_conv(u: Tensor, K: Tensor) -> Tensor:
     return torch.fft.irfft(y_hat, n)[..., :L].to(u.dtype)
 
 
-def two_sided_conv(u: Tensor, K_forward: Tensor, K_backward: Tensor) -> Tensor:
-    """Convolve with a past and a future at once, through one zero padded FFT.
-
-    Args:
-        u           (..., L)  input signal, real
-        K_forward   (..., M)  kernel of the past and the present, real, M >= L
-        K_backward  (..., M)  kernel of the future, from the next sample on, real, M >= L
-    Returns:
-        y  (..., L)  y[k] = sum over j <= k of K_forward[k - j] u[j]
-                     + sum over j > k of K_backward[j - k - 1] u[j], in u's dtype
-    Raises:
-        TypeError: if one is no floating tensor (complex, integer).
-        ValueError: if a kernel is shorter than u, u is empty, or devices differ.
-
-    Cost:   three real FFTs of about 2 L samples: no more than one direction.
-    Source: Goel et al. 2022 (SaShiMi), on bidirectional S4; our eq-layer-two-sided.
-    """
+def _check_kernels(u: Tensor, K_forward: Tensor, K_backward: Tensor) -> None:
+    """Raise unless both kernels are real, fit u, and have the same leading axes."""
     for K in (K_forward, K_backward):
         _check_signals(u, K)
         if u.is_complex() or K.is_complex():
@@ -164,6 +149,30 @@ def two_sided_conv(u: Tensor, K_forward: Tensor, K_backward: Tensor) -> Tensor:
         if K.shape[-1] < u.shape[-1]:
             got = f"{K.shape[-1]} for {u.shape[-1]} samples"
             raise ValueError(f"want kernels as long as u, got {got}")
+    if K_forward.shape[:-1] != K_backward.shape[:-1]:
+        got = f"{tuple(K_forward.shape)} and {tuple(K_backward.shape)}"
+        raise ValueError(f"want kernels with the same leading axes, got {got}")
+
+
+def two_sided_conv(u: Tensor, K_forward: Tensor, K_backward: Tensor) -> Tensor:
+    """Convolve with a past and a future at once, through one zero padded FFT.
+
+    Args:
+        u           (..., L)  input signal, real
+        K_forward   (..., M)  kernel of the past and the present, real, M >= L
+        K_backward  (..., P)  kernel of the future, from the next sample on, real, P >= L; P and M
+                              may differ, the leading axes may not
+    Returns:
+        y  (..., L)  y[k] = sum over j <= k of K_forward[k - j] u[j]
+                     + sum over j > k of K_backward[j - k - 1] u[j], in u's dtype
+    Raises:
+        TypeError: if one is no floating tensor (complex, integer).
+        ValueError: if a kernel is shorter than u, u is empty, or leading axes or devices differ.
+
+    Cost:   three real FFTs of about 2 L samples: no more than one direction.
+    Source: Goel et al. 2022 (SaShiMi), on bidirectional S4; our eq-layer-two-sided.
+    """
+    _check_kernels(u, K_forward, K_backward)
     L, n = u.shape[-1], fft_length(2 * u.shape[-1] - 1)
     past = F.pad(K_forward[..., :L], (0, n - 2 * L + 1))
     K = torch.cat([past, K_backward[..., : L - 1].flip(-1)], dim=-1)

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s4lite.ops.checks import check_length, check_positive, check_stable, check_tensors
+from s4lite.ops.checks import can_look, check_length, check_positive, check_stable, check_tensors
 from s4lite.ops.conv import kernel_naive
 from s4lite.ops.discretize import bilinear, zoh
 
 __all__ = [
+    "check_axes",
     "check_disc",
     "diag_discretize",
     "diag_kernel",
@@ -30,10 +31,13 @@ def phi1(z: Tensor) -> Tensor:
         z  any shape  complex or real
     Returns:
         phi1  same shape and dtype  1 + z/2 + z^2/6 + ...
+    Raises:
+        TypeError: if z is no floating or complex tensor.
 
     Error:  a few units of rounding: expm1(z) / z, and for |z| < 0.01 a polynomial cut below 1e-18.
     Source: Hochbruck and Ostermann 2010, section 2; our eq-diagonal-phi.
     """
+    check_tensors(z=z)
     near = z.abs() < 1e-2
     far = torch.where(near, 1.0, z)
     series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6 * (1 + z / 7)))))
@@ -52,25 +56,39 @@ def check_disc(disc: str) -> None:
         raise ValueError(f'want disc "zoh" or "bilinear", got {disc!r}')
 
 
+def check_axes(samples: dict[str, Tensor], **modes: Tensor) -> None:
+    """Raise unless modes (..., n) share one width n, and all leading axes broadcast.
+
+    Args:
+        samples  dict      tensors (...), one number a system, by the names for the message
+        modes    (..., n)  tensors with one number a mode
+    Raises:
+        TypeError: if one is no floating or complex tensor.
+        ValueError: if widths, leading axes or devices do not fit.
+    """
+    check_tensors(**modes, **samples)
+    widths, fault = {x.shape[-1] if x.ndim else 0 for x in modes.values()}, ""
+    try:
+        torch.broadcast_shapes(
+            *(x.shape[:-1] for x in modes.values()), *(x.shape for x in samples.values())
+        )
+    except RuntimeError:
+        fault = "leading axes that broadcast"
+    if len(widths) > 1 or 0 in widths:
+        fault = f"{', '.join(modes)} (..., n) of one width n >= 1"
+    if fault:
+        got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {**modes, **samples}.items())
+        raise ValueError(f"want {fault}, got {got}")
+
+
 def _check_modes(dt: Tensor | float, disc: str, Lambda: Tensor, **weights: Tensor) -> None:
     """Raise unless poles, weights (B, C) and steps make stable diagonal systems."""
     steps = {"dt": dt} if isinstance(dt, Tensor) else {}
-    modes = {"Lambda": Lambda, **weights}
-    check_tensors(**modes, **steps)
+    check_axes(steps, Lambda=Lambda, **weights)
     if not Lambda.is_complex():
         raise TypeError(f"want Lambda complex, one pole of each pair, got {Lambda.dtype}")
     if steps and dt.is_complex():
         raise TypeError(f"want dt real, got {dt.dtype}")
-    got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {**modes, **steps}.items())
-    widths = {x.shape[-1] if x.ndim else 0 for x in modes.values()}
-    if len(widths) > 1 or 0 in widths:
-        raise ValueError(f"want {', '.join(modes)} (..., n) of one width n >= 1, got {got}")
-    try:
-        torch.broadcast_shapes(
-            *(x.shape[:-1] for x in modes.values()), *(x.shape for x in steps.values())
-        )
-    except RuntimeError:
-        raise ValueError(f"want leading axes that broadcast, got {got}") from None
     check_disc(disc)
     check_stable(Lambda)
     check_positive(dt=dt)
@@ -158,6 +176,15 @@ def diag_kernel_naive(
     return 2 * kernel_naive(Ab, Bb[..., 0], C, L).real
 
 
+def _check_exponents(nu: Tensor) -> None:
+    """Raise unless nu is complex and, where `can_look`, of Re <= 0 up to rounding, and not huge."""
+    if not nu.is_complex():
+        raise TypeError(f"want nu complex, one exponent of each pair, got {nu.dtype}")
+    if can_look(nu) and len(bad := nu[~((nu.real < 1e-12) & (nu.abs() < 1e290))]):
+        got = f"{bad[0].item():g} among {nu.numel()} exponents"
+        raise ValueError(f"want nu finite (|nu| < 1e290) with Re nu <= 0, got {got}")
+
+
 def _tile(L: int) -> tuple[int, int]:
     """Cut L lags into Q rows of R, both near sqrt(L): R is a power of two, Q R >= L."""
     R = 1
@@ -196,17 +223,19 @@ def vandermonde(w: Tensor, nu: Tensor, L: int, dtype: torch.dtype = torch.float6
     Returns:
         K  (..., L)  the sums, real
     Raises:
-        TypeError: if w or nu is no floating or complex tensor, or L no int.
-        ValueError: if w and nu differ in width or device, or L < 1.
+        TypeError: if w is no floating or complex tensor, nu no complex one, dtype not real and
+            floating, or L no int.
+        ValueError: if shapes or devices do not fit, nu is not finite with Re <= 0, or L < 1.
 
     Error:  a few eps of dtype, relative to sum |w|: angles are float64, see eq-diagonal-phase.
     Cost:   n (Q + R) exponentials with Q R about L, at least 2 n sqrt(L); 4 n L operations.
     Source: our eq-diagonal-product.
     """
-    check_tensors(w=w, nu=nu)
+    check_axes({}, w=w, nu=nu)
+    _check_exponents(nu)
     check_length(L)
-    if w.shape[-1:] != nu.shape[-1:]:
-        raise ValueError(f"want w, nu (..., n), got {tuple(w.shape)}, {tuple(nu.shape)}")
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"want dtype real and floating, got {dtype}")
     Q, R = _tile(L)
     X = _plane(2 * w[..., None, :] * _powers(nu, Q, R), dtype)  # (..., Q, 2n)
     Y = _plane(_powers(nu.conj(), R), dtype)  # (..., R, 2n), transposed
@@ -252,8 +281,9 @@ def vandermonde_transpose(u: Tensor, nu: Tensor) -> Tensor:
     Returns:
         m  (..., n)  the moments, complex128
     Raises:
-        TypeError: if u is complex, or one is no floating or complex tensor.
-        ValueError: if the devices differ, or u is empty.
+        TypeError: if u is no real floating tensor, or nu no complex one.
+        ValueError: if leading axes or devices do not fit, u is empty, or nu is not finite with
+            Re <= 0.
 
     Error:  a few eps of u's dtype (at least float32), relative to sum |u|.
     Cost:   as `vandermonde`.
@@ -263,6 +293,8 @@ def vandermonde_transpose(u: Tensor, nu: Tensor) -> Tensor:
     if u.is_complex():
         raise TypeError(f"want u real, got {u.dtype}")
     check_length(u.shape[-1] if u.ndim else 0, "the length of u")
+    check_axes({"u[..., 0]": u[..., 0]}, nu=nu)
+    _check_exponents(nu)
     Q, R = _tile(u.shape[-1])
     rows = F.pad(u, (0, Q * R - u.shape[-1])).unflatten(-1, (Q, R))
     rows = rows.to(torch.promote_types(u.dtype, torch.float32))

@@ -63,3 +63,9 @@ def test_bad_sizes(call):
             call(N)
     with pytest.raises(ValueError, match="want d_state even"):
         check_state_size(5, "d_state")
+
+
+@every_init
+def test_poles_are_on_the_cpu_whatever_the_default_device(init):
+    with torch.device("meta"):
+        assert torch.equal(init(8), init(8).cpu()) and init(8).device.type == "cpu"

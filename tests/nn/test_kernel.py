@@ -193,6 +193,15 @@ REFUSED = {
     "dt_max inf": ({"dt_max": math.inf}, ValueError, "want dt_max finite and > 0, got inf"),
     "unknown disc": ({"disc": "euler"}, ValueError, 'want disc "zoh" or "bilinear", got \'euler\''),
     "unknown init": ({"init": "hippo"}, ValueError, r"want init one of \['inv', 'lin'\].*'hippo'"),
+    "meta poles": ({"init": UNSTABLE.to("meta")}, ValueError, "want init as .* on meta"),
+    "dtype": ({"dtype": torch.int64}, TypeError, r"want a floating dtype .*got torch\.int64"),
+    "complex": ({"dtype": torch.complex64}, TypeError, r"want a floating dtype .*complex64"),
+    "no dtype": ({"dtype": "float32"}, TypeError, "want a floating dtype .*got 'float32'"),
+    "half": (
+        {"d_state": 512, "init": "inv", "dtype": torch.float16},
+        ValueError,
+        r"want poles and clocks that torch\.float16 can hold, got .*83280",
+    ),
     "no init": ({"init": None}, TypeError, "want init as a torch.Tensor, got NoneType"),
     "integer poles": ({"init": torch.tensor([-1, -2])}, TypeError, "want init .*got torch.int64"),
     "real poles": (
@@ -218,8 +227,10 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_arguments_are_refused(case):
     options, error, message = REFUSED[case]
+    before = torch.get_rng_state()
     with pytest.raises(error, match=message):
         DiagParameters(**{"d_model": 4, "d_state": 4, "dt_max": 0.1, **options})
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_clocks_are_checked_without_a_bank():
@@ -233,6 +244,15 @@ def test_bad_use_is_refused():
     for rate in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="want rate finite and > 0, got"):
             bank(9, rate)
+    for rate in (torch.tensor([[1.0], [3.0]]), torch.ones(1), torch.ones((), device="meta")):
+        with pytest.raises(ValueError, match="want rate as one number, got a tensor"):
+            bank.system(rate)
+    for rate in (True, None, "2", torch.tensor(2), torch.tensor(1j)):
+        with pytest.raises(TypeError, match="want rate"):
+            bank.system(rate)
+    with pytest.raises(ValueError, match="want nu finite"):
+        bank(9, 1e308)
+    close(bank(9, torch.tensor(2.0)), bank(9, 2.0))
     for L, error in [(0, ValueError), (2.0, TypeError), (True, TypeError)]:
         with pytest.raises(error, match="want L"):
             bank(L)
@@ -346,3 +366,82 @@ def test_numbers_survive_a_file(tmp_path):
     np.savez(tmp_path / "bank.npz", **{k: v.numpy() for k, v in bank.state_dict().items()})
     arrays = np.load(tmp_path / "bank.npz")  # real arrays: any format will do
     assert all(arrays[name].dtype == np.float64 for name in arrays)
+
+
+@pytest.mark.parametrize("value", [800.0, -800.0])
+@pytest.mark.parametrize("name", ["log_dt", "Lambda_log_re"])
+def test_a_logarithm_must_mean_a_number(name, value):
+    """exp(800) is inf and exp(-800) is 0, in float64 too."""
+    for module, key in [
+        (make(), name),
+        (Nest(), f"bank.{name}"),
+        (nn.Sequential(make()), f"0.{name}"),
+    ]:
+        before = copy.deepcopy(module.state_dict())
+        spoilt = {k: v + 1 for k, v in before.items()}
+        spoilt[key] = torch.full_like(spoilt[key], value)
+        with pytest.raises(ValueError, match=f"{key}: want logarithms of finite numbers > 0, got"):
+            module.load_state_dict(spoilt)
+        assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_values_must_be_finite_after_the_cast():
+    bank = make(dtype=torch.float32)
+    before = copy.deepcopy(bank.state_dict())
+    spoilt = {k: v.double() + 1 for k, v in before.items()}
+    spoilt["C"] = spoilt["C"] * 1e300
+    with pytest.raises(ValueError, match=r"C: want finite values, got .* in torch\.float32"):
+        bank.load_state_dict(spoilt)
+    assert all(torch.equal(v, before[k]) for k, v in bank.state_dict().items())
+
+
+def test_meta_values_load_only_where_nothing_is_lost():
+    bank, empty = make(), make(device="meta").state_dict()
+    before = copy.deepcopy(bank.state_dict())
+    spoilt = {k: v + 1 for k, v in before.items()} | {"C": empty["C"]}
+    for module, prefix in [(bank, ""), (nn.Sequential(bank), "0.")]:
+        with pytest.raises(ValueError, match="C: want values, got a meta tensor"):
+            module.load_state_dict({prefix + k: v for k, v in spoilt.items()})
+        assert all(torch.equal(v, before[k]) for k, v in bank.state_dict().items())
+    make(device="meta").load_state_dict(empty, assign=True)
+    bank.load_state_dict(spoilt, assign=True)
+    assert bank.C.is_meta and torch.equal(bank.B, before["B"] + 1)
+
+
+@pytest.mark.parametrize("given", [[1, 2], {1: 2}, None])
+def test_no_state_dict(given):
+    with pytest.raises(TypeError, match="want state_dict as a mapping from names, got"):
+        make().load_state_dict(given)
+
+
+class Unusual(StrictLoading):
+    """What a state dict may hold besides plain tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.lazy, self.bank, self.kept = nn.LazyLinear(2), make(2, 4), {"seen": 3}
+
+    def get_extra_state(self):
+        return self.kept
+
+    def set_extra_state(self, state):
+        self.kept = state
+
+
+def test_extra_state_and_lazy_parameters_load():
+    full, empty = Unusual(), Unusual()
+    full.kept = {"seen": 4}
+    empty.load_state_dict(full.state_dict())  # lazy into lazy
+    full.lazy(torch.ones(1, 3))
+    empty.load_state_dict(full.state_dict())
+    assert empty.kept == {"seen": 4} and torch.equal(empty.lazy.weight, full.lazy.weight)
+    with pytest.raises(ValueError, match=r"lazy\.bias: want values, got an uninitialized"):
+        full.load_state_dict(Unusual().state_dict())
+
+
+def test_the_default_device_holds_all_or_nothing():
+    with torch.device("meta"):
+        assert all(p.is_meta for p in make().parameters())
+        assert not any(p.is_meta for p in make(device="cpu").parameters())
+        here = make(device="cpu").state_dict()
+    assert all(torch.equal(v, here[k]) for k, v in make().state_dict().items())  # one seed

@@ -339,8 +339,9 @@ def test_states_stand_at_each_sequence_s_own_end():
 
 def test_lengths_in_one_form():
     u = draw(3, 5, 2)
-    got = check_lengths(torch.tensor([1, 5, 2], dtype=torch.uint8), u)
-    assert got.dtype == torch.int64 and got.tolist() == [1, 5, 2]
+    for dtype in (torch.uint8, torch.uint16, torch.int32):
+        got = check_lengths(torch.tensor([1, 5, 2]).to(dtype), u)
+        assert got.dtype == torch.int64 and got.tolist() == [1, 5, 2]
     assert padding_mask(got, u).squeeze(-1).sum(1).tolist() == [1, 5, 2]
 
 
@@ -567,7 +568,14 @@ def autocast_float64(layer: S4D) -> None:
         make(dtype=F32)(U)
 
 
+def autocast_float64_layer(layer: S4D) -> None:
+    """Nor can it take a float64 head down."""
+    with torch.autocast("cpu", dtype=BF16):
+        layer(U.float())
+
+
 X = torch.zeros(2, 4, 8, dtype=C128)
+META, RATES = torch.ones(2, dtype=torch.long, device="meta"), torch.tensor([[1.0], [3.0]])
 BAD_CALLS = {
     "no batch": (lambda m: m(U[0]), ValueError, r"want u \(batch, L, d_model\).*got \(10, 4\)"),
     "rank 4": (lambda m: m(U[None]), ValueError, r"want u .*got \(1, 2, 10, 4\)"),
@@ -585,6 +593,11 @@ BAD_CALLS = {
         TypeError,
         r"want .*torch\.float32, got torch\.float64",
     ),
+    "layer of float64, autocast": (
+        autocast_float64_layer,
+        TypeError,
+        r"want .*torch\.float64, got torch\.float32",
+    ),
     "None": (lambda m: m(None), TypeError, r"want u as a torch\.Tensor, got NoneType"),
     "meta": (
         lambda m: m(U.to("meta")),
@@ -599,6 +612,12 @@ BAD_CALLS = {
     "one length": (lambda m: m(U, lengths=[3]), ValueError, r"want lengths \(2,\).*got \(1,\)"),
     "a number": (lambda m: m(U, lengths=3), ValueError, r"want lengths \(2,\).*got \(\)"),
     "real lengths": (lambda m: m(U, lengths=[3.0, 4.0]), TypeError, "want .*whole numbers, got"),
+    "Nones": (lambda m: m(U, lengths=[None, None]), TypeError, "whole numbers, got .None, None"),
+    "words": (lambda m: m(U, lengths=["a", "b"]), TypeError, "whole numbers, got .'a', 'b'"),
+    "ragged": (lambda m: m(U, lengths=[[1], [2, 3]]), TypeError, "want .*whole numbers, got"),
+    "meta lengths": (lambda m: m(U, lengths=META), ValueError, "with values, got a meta tensor"),
+    "rates": (lambda m: m(U, rate=RATES), ValueError, r"want rate as one number.*\(2, 1\)"),
+    "rate True": (lambda m: m(U, rate=True), TypeError, "want rate"),
     "a mask": (lambda m: m(U, lengths=[True, True]), TypeError, "want .*whole numbers, got"),
     "state batch": (
         lambda m: m(U, X[:1]),
@@ -647,7 +666,18 @@ BAD_LAYERS = {
     "unstable poles": ({"init": torch.ones(4) * 1j}, ValueError, "want finite poles with Re < 0"),
     "n_ssm": ({"n_ssm": 3}, ValueError, "want n_ssm to divide d_model, got n_ssm=3, d_model=4"),
     "activation": ({"activation": "tanh"}, ValueError, "want activation one of .*got 'tanh'"),
-    "mixer": ({"mixer": "conv"}, ValueError, 'want mixer "glu", "linear" or None, got \'conv\''),
+    "mixer": ({"mixer": "conv"}, ValueError, "want mixer one of .*got 'conv'"),
+    "activation []": ({"activation": []}, ValueError, r"want activation one of .*got \[\]"),
+    "mixer []": ({"mixer": []}, ValueError, r"want mixer one of .*got \[\]"),
+    "dropout 'a'": ({"dropout": "a"}, TypeError, "want dropout as a number, got str"),
+    "no dropout": ({"dropout": None}, TypeError, "want dropout as a number, got NoneType"),
+    "dropout True": ({"dropout": True}, TypeError, "want dropout as a number, got bool"),
+    "bidirectional 2": ({"bidirectional": 2}, TypeError, "want bidirectional as a bool, got int"),
+    "bidirectional ''": ({"bidirectional": ""}, TypeError, "want bidirectional as a bool, got str"),
+    "bidirectional?": ({"bidirectional": None}, TypeError, "want bidirectional as a bool"),
+    "int64": ({"dtype": torch.int64}, TypeError, r"want a floating dtype .*torch\.int64"),
+    "bool": ({"dtype": torch.bool}, TypeError, r"want a floating dtype .*torch\.bool"),
+    "numpy int": ({"d_model": np.int64(4)}, TypeError, "want d_model as an int, got int64"),
     "dropout > 1": ({"dropout": 1.5}, ValueError, "want dropout from 0 to 1, got 1.5"),
     "dropout NaN": ({"dropout": math.nan}, ValueError, "want dropout from 0 to 1, got nan"),
 }
@@ -656,16 +686,19 @@ BAD_LAYERS = {
 @pytest.mark.parametrize("case", BAD_LAYERS)
 def test_bad_layers_are_refused(case):
     options, error, message = BAD_LAYERS[case]
+    before = torch.get_rng_state()
     with pytest.raises(error, match=message):
         S4D(**{"d_model": 4, "d_state": 8, **options})
+    assert torch.equal(torch.get_rng_state(), before)  # refused before the first draw
 
 
 def test_a_bidirectional_layer_has_no_state():
-    layer, u = make(bidirectional=True), draw(2, 10, 4)
+    layer, u, state = make(bidirectional=True), draw(2, 10, 4), make().initial_state(2)
     for call in (
-        lambda: layer(u, layer.initial_state(2)),
+        lambda: layer.initial_state(2),
+        lambda: layer(u, state),
         lambda: layer(u, return_state=True),
-        lambda: layer.step(u[:, 0], layer.initial_state(2)),
+        lambda: layer.step(u[:, 0], state),
     ):
         with pytest.raises(ValueError, match=r"want a causal layer .*got bidirectional=True"):
             call()
@@ -684,3 +717,33 @@ def test_diverged_parameters_are_noticed():
         layer.kernel.log_dt[0] = math.nan
     with pytest.raises(ValueError, match="want dt finite and > 0, got"):
         layer(U)
+
+
+def test_the_default_device_holds_the_whole_layer():
+    with torch.device("meta"):
+        layer = make()
+    assert all(p.is_meta for p in layer.parameters())
+    here = layer.to_empty(device="cpu")
+    here.load_state_dict(make().state_dict())
+    assert torch.equal(here(U), make()(U))
+    with torch.device("meta"):
+        assert all(p.device.type == "cpu" for p in make(device="cpu").parameters())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_keeps_the_batch_free_with_states_and_lengths(strict):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = make()
+
+        def forward(self, u, state, lengths):
+            return self.layer(u, state, lengths=lengths, return_state=True)
+
+    whole, lengths = Whole(), torch.tensor([10, 4])
+    batch = torch.export.Dim("batch", min=2, max=64)
+    shapes = {"u": {0: batch}, "state": {0: batch}, "lengths": {0: batch}}
+    program = torch.export.export(whole, (U, X, lengths), dynamic_shapes=shapes, strict=strict)
+    more = draw(3, 10, 4), X[:1].expand(3, 4, 8).contiguous(), torch.tensor([10, 4, 7])
+    for got, want in zip(program.module()(*more), whole(*more), strict=True):
+        close(got, want)

@@ -1,11 +1,13 @@
 """The ops that a layer adds: single steps, states at a cut, and convolution in two directions."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
+from s4lite.ops.checks import check_ends
 from s4lite.ops.conv import causal_conv, two_sided_conv
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
 from s4lite.ops.recurrence import recur
@@ -138,6 +140,79 @@ def test_bad_states_are_refused():
         diag_last_state(nu, Bb, u.long())
 
 
+NU, BB, WEIGHTS, STATE = system("zoh")
+SIGNAL = draw(2, 3, 9)
+NOW = SIGNAL[..., 0]
+BAD = {
+    "step: systems": (lambda: diag_step(NU, BB, WEIGHTS, NOW[:, :2], STATE), "axes that broadcast"),
+    "step: width": (lambda: diag_step(NU, BB, WEIGHTS, NOW, STATE[..., 1:]), "one width n"),
+    "step: scalars": (lambda: diag_step(NU, BB, WEIGHTS, NOW[0, 0], STATE[0, 0, 0]), "one width n"),
+    "response: systems": (lambda: diag_response(NU, WEIGHTS, STATE[:, :2], 5), "axes that broad"),
+    "response: width": (lambda: diag_response(NU, WEIGHTS, STATE[..., 1:], 5), "one width n"),
+    "response: growing": (lambda: diag_response(NU + 9, WEIGHTS, STATE, 5), "Re nu <= 0, got"),
+    "end: systems": (lambda: diag_last_state(NU, BB, SIGNAL[:, :2]), "axes that broadcast"),
+    "end: width of x": (lambda: diag_last_state(NU, BB, SIGNAL, STATE[..., 1:]), "one width n"),
+    "end: scalar x": (lambda: diag_last_state(NU, BB, SIGNAL, STATE[0, 0, 0]), "one width n"),
+    "end: meta x": (lambda: diag_last_state(NU, BB, SIGNAL, STATE.to("meta")), "x on meta"),
+    "end: empty u": (lambda: diag_last_state(NU, BB, SIGNAL[..., :0]), "length of u >= 1"),
+    "end: scalar u": (lambda: diag_last_state(NU, BB, SIGNAL[0, 0, 0]), "length of u >= 1"),
+    "end: no batch": (
+        lambda: diag_last_state(NU, BB, SIGNAL[0], None, [9]),
+        "want u .batch, H, L.",
+    ),
+}
+BAD_TYPES = {
+    "step: complex u": lambda: diag_step(NU, BB, WEIGHTS, NOW + 0j, STATE),
+    "step: real nu": lambda: diag_step(NU.real, BB, WEIGHTS, NOW, STATE),
+    "step: real x": lambda: diag_step(NU, BB, WEIGHTS, NOW, STATE.real),
+    "response: real nu": lambda: diag_response(NU.real, WEIGHTS, STATE, 5),
+    "response: real x": lambda: diag_response(NU, WEIGHTS, STATE.real, 5),
+    "end: complex u": lambda: diag_last_state(NU, BB, SIGNAL + 0j),
+    "end: array x": lambda: diag_last_state(NU, BB, SIGNAL, STATE.numpy()),
+    "end: x is 0": lambda: diag_last_state(NU, BB, SIGNAL, 0),
+    "end: real x": lambda: diag_last_state(NU, BB, SIGNAL, STATE.real),
+}
+BAD_LENGTHS = [
+    ([0, 3], ValueError, r"from 1 to L = 9, got \[0, 3\]"),
+    (torch.tensor([3, -1]), ValueError, r"from 1 to L = 9, got \[3, -1\]"),
+    ([3, 10], ValueError, r"from 1 to L = 9, got \[3, 10\]"),
+    ([3], ValueError, r"want lengths \(2,\), one a sequence, got \(1,\)"),
+    ([1.0, 2.0], TypeError, r"want lengths as whole numbers, got torch\.float32"),
+    (torch.tensor([True, True]), TypeError, r"want lengths as whole numbers, got torch\.bool"),
+    ([None, None], TypeError, r"want lengths as whole numbers, got \[None, None\]"),
+    (["a", "b"], TypeError, r"want lengths as whole numbers, got \['a', 'b'\]"),
+    (torch.ones(2, dtype=torch.long, device="meta"), ValueError, "with values, got a meta tensor"),
+]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_shapes_that_do_not_fit_are_refused(case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("case", BAD_TYPES)
+def test_types_that_do_not_fit_are_refused(case):
+    with pytest.raises(TypeError, match=r"want (nu|x|u)\b.* got"):
+        BAD_TYPES[case]()
+
+
+@pytest.mark.parametrize(("lengths", "error", "message"), BAD_LENGTHS)
+def test_bad_lengths_are_refused(lengths, error, message):
+    with pytest.raises(error, match=message):
+        diag_last_state(NU, BB, SIGNAL, None, lengths)
+    with pytest.raises(error, match=message):
+        check_ends(lengths, 2, 9, torch.device("cpu"))
+
+
+def test_lengths_may_be_any_whole_numbers():
+    want = diag_last_state(NU, BB, SIGNAL, STATE, torch.tensor([4, 9]))
+    unsigned = torch.tensor([4, 9]).to(torch.uint16)
+    for lengths in ([4, 9], (4, 9), np.array([4, 9], dtype=np.uint16), unsigned):
+        assert torch.equal(diag_last_state(NU, BB, SIGNAL, STATE, lengths), want)
+
+
 # ------------------------------------------------------------------ two directions
 
 
@@ -192,3 +267,7 @@ def test_two_sided_dtypes_gradients_and_refusals():
         two_sided_conv(u[:, :0], K0, K1)
     with pytest.raises(ValueError, match=r"want all tensors on one device"):
         two_sided_conv(u, K0, K1.to("meta"))
+    for a, b in [(K0[:1], K1), (K0[0], K1), (K0.expand(3, 2, 9), K1)]:
+        for pair in ((a, b), (b, a)):
+            with pytest.raises(ValueError, match=r"same leading axes, got"):
+                two_sided_conv(u, *pair)

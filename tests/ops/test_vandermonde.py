@@ -537,7 +537,7 @@ def test_bad_input_to_the_product_and_its_transpose():
     for error, message, call in [
         (
             ValueError,
-            r"want w, nu \(\.\.\., n\), got \(2,\), \(3,\)",
+            r"want w, nu \(\.\.\., n\) of one width n >= 1, got w \(2,\), nu \(3,\)",
             lambda: vandermonde(ONE[:2], nu, 4),
         ),
         (ValueError, "want L >= 1, got -1", lambda: vandermonde(ONE, nu, -1)),
@@ -558,3 +558,36 @@ def test_check_disc():
     check_disc("bilinear")
     with pytest.raises(ValueError, match="got 'ZOH'"):
         check_disc("ZOH")
+
+
+BAD_EXPONENTS = {
+    "growing": (lambda nu: nu + 1.5, ValueError, r"Re nu <= 0, got 0\.5"),
+    "NaN": (lambda nu: nu * NAN, ValueError, "Re nu <= 0, got nan"),
+    "huge": (lambda nu: nu * 1e300, ValueError, "Re nu <= 0, got -1e\\+300"),
+    "real": (lambda nu: nu.real, TypeError, r"want nu complex, .*got torch\.float64"),
+    "a scalar": (lambda nu: nu[0], ValueError, r"of one width n >= 1, got .*nu \(\)"),
+    "axes": (lambda nu: nu.expand(4, 3), ValueError, r"axes that broadcast, got .*nu \(4, 3\)"),
+    "a number": (lambda nu: -1.0, TypeError, "want nu as a torch.Tensor, got float"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EXPONENTS)
+def test_bad_exponents(case):
+    spoil, error, message = BAD_EXPONENTS[case]
+    w, u = ONE.expand(2, 3), torch.ones(2, 5, dtype=F64)
+    for call in (lambda nu: vandermonde(w, nu, 4), lambda nu: vandermonde_transpose(u, nu)):
+        call(LAM)
+        with pytest.raises(error, match=message):
+            call(spoil(LAM))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, C64, "float", None])
+def test_a_kernel_has_a_real_dtype(dtype):
+    with pytest.raises(TypeError, match="want dtype real and floating, got"):
+        vandermonde(ONE, LAM, 4, dtype)
+
+
+@pytest.mark.parametrize("z", [0.5, [0.5], np.zeros(2), torch.ones(2, dtype=torch.long)])
+def test_phi1_wants_a_tensor(z):
+    with pytest.raises(TypeError, match="want z "):
+        phi1(z)
