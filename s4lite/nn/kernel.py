@@ -4,14 +4,12 @@ Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
+from s4lite.nn.loading import StrictLoading
 from s4lite.ops import checks
 from s4lite.ops.checks import check_length, check_positive, check_tensors
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
@@ -20,7 +18,6 @@ from s4lite.ops.vandermonde import check_disc, log_discretize, vandermonde
 __all__ = [
     "DiagKernel",
     "DiagParameters",
-    "StrictLoading",
     "check_clocks",
     "check_rate",
     "initial_poles",
@@ -78,68 +75,6 @@ def check_clocks(d_model: int, n_ssm: int, dt_min: float, dt_max: float) -> None
     check_positive(dt_min=dt_min, dt_max=dt_max)
     if dt_min > dt_max:
         raise ValueError(f"want dt_min <= dt_max, got dt_min={dt_min}, dt_max={dt_max}")
-
-
-def _misfit(new: object, old: Tensor, assign: bool, is_log: bool) -> str:
-    """Say what keeps a loaded value from taking a parameter's place; empty if nothing does."""
-    if not isinstance(new, Tensor):
-        return f"want a tensor, got {type(new).__name__}"
-    if is_lazy(old) or is_lazy(new):
-        return "" if is_lazy(old) else "want values, got an uninitialized parameter"
-    kinds = {(x.is_floating_point(), x.is_complex()) for x in (new, old)}
-    if new.shape != old.shape or len(kinds) > 1:
-        want, got = f"{old.dtype} {tuple(old.shape)}", f"{new.dtype} {tuple(new.shape)}"
-        return f"want {want}, got {got}"
-    if new.is_meta:
-        return "" if old.is_meta or assign else "want values, got a meta tensor"
-    new = new if assign else new.to(old.dtype)
-    if not bool(new.isfinite().all()):
-        return f"want finite values, got NaN or inf in {new.dtype}"
-    means = new.double().exp() if is_log else None
-    if means is not None and not bool((means.isfinite() & (means > 0)).all()):
-        return f"want logarithms of finite numbers > 0, got {new.min():g} to {new.max():g}"
-    return ""
-
-
-class StrictLoading(nn.Module):
-    """A module that loads a state dict whole or not at all.
-
-    Raises:
-        TypeError: from `load_state_dict`, if that is no mapping from names.
-        ValueError: from `load_state_dict`, before anything of it is written: if a name is missing
-            or unknown (unless strict=False), a shape or kind of dtype differs, or a value would
-            not be finite. As a part of a plain module it still refuses the last three.
-    """
-
-    logarithms: tuple[str, ...] = ()  # parameters whose exp must be finite and > 0 too
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load as `nn.Module` does, but look at everything first."""
-        self._refuse(state_dict, "", strict, assign)
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
-
-    def _load_from_state_dict(self, state_dict, prefix, metadata, *rest: Any) -> None:
-        assign = metadata.get("assign_to_params_buffers", False)
-        self._refuse(state_dict, prefix, False, assign)
-        super()._load_from_state_dict(state_dict, prefix, metadata, *rest)
-
-    def _refuse(self, state_dict, prefix: str, strict: bool, assign: bool) -> None:
-        if not isinstance(state_dict, Mapping) or not all(isinstance(k, str) for k in state_dict):
-            raise TypeError(f"want state_dict as a mapping from names, got {state_dict!r:.60}")
-        own = {prefix + name: value for name, value in self.state_dict().items()}
-        parts = self.named_modules(prefix=prefix.rstrip("."))
-        logs = {f"{at}.{k}".lstrip(".") for at, m in parts for k in getattr(m, "logarithms", ())}
-        came = {name for name in state_dict if name.startswith(prefix)}
-        both = {k for k in came & own.keys() if not k.endswith("_extra_state")}
-        faults = {k: _misfit(state_dict[k], own[k], assign, k in logs) for k in both}
-        if strict:
-            faults |= dict.fromkeys(own.keys() - came, "is missing")
-            faults |= dict.fromkeys(came - own.keys(), "is unknown")
-        said = "; ".join(f"{name}: {fault}" for name, fault in sorted(faults.items()) if fault)
-        if said:
-            raise ValueError(f"nothing was loaded into {type(self).__name__}: {said}")
 
 
 def initial_values(
@@ -221,8 +156,7 @@ class DiagParameters(StrictLoading):
         d_model, d_state  int          H systems of N/2 conjugate pairs
         init              str or (n,)  "lin", "inv", or n = N/2 complex poles  [1/time]
         disc              str          "zoh" or "bilinear"
-        n_ssm             int          sets of poles and B; channel h uses set h mod n_ssm
-        channels          int          output rows C for each system
+        n_ssm, channels   int          sets of poles and B (h uses set h mod n_ssm); rows of C
         dt_min, dt_max    float        the clocks start log-uniformly between these  [time]
     Raises:
         TypeError, ValueError: if an argument is not as said.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.nn.checks import check_flags, check_lengths, check_sequence, check_state, padding_mask
-from s4lite.nn.kernel import DiagKernel, StrictLoading
+from s4lite.nn.kernel import DiagKernel
+from s4lite.nn.loading import StrictLoading
 from s4lite.ops.conv import causal_conv, two_sided_conv
 
 __all__ = ["S4D", "FilterBank", "SSMLayer", "TiedDropout", "check_head", "make_head"]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from s4lite.nn.checks import check_lengths, check_sequence, without_padding
 from s4lite.nn.ends import Encoder, PooledDecoder
-from s4lite.nn.kernel import StrictLoading
 from s4lite.nn.layer import S4D, TiedDropout
+from s4lite.nn.loading import StrictLoading
 from s4lite.ops.checks import check_length, check_tensors
 
 __all__ = [

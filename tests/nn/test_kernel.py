@@ -13,11 +13,11 @@ from s4lite.init.diagonal import s4d_inv, s4d_lin
 from s4lite.nn.kernel import (
     DiagKernel,
     DiagParameters,
-    StrictLoading,
     check_clocks,
     initial_poles,
     initial_values,
 )
+from s4lite.nn.loading import StrictLoading
 from s4lite.ops.vandermonde import diag_kernel_naive
 
 F64, C128 = torch.float64, torch.complex128
