@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from s4lite.init.diagonal import s4d_inv, s4d_lin
 from s4lite.nn.loading import StrictLoading
 from s4lite.ops import checks
-from s4lite.ops.checks import check_length, check_positive, check_tensors
+from s4lite.ops.checks import check_disc, check_length, check_positive, check_tensors
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
-from s4lite.ops.vandermonde import check_disc, log_discretize, vandermonde
+from s4lite.ops.vandermonde import log_discretize, vandermonde
 
 __all__ = [
     "DiagKernel",

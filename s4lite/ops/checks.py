@@ -12,7 +12,10 @@ from torch import Tensor
 
 __all__ = [
     "can_look",
+    "check_axes",
+    "check_disc",
     "check_ends",
+    "check_exponents",
     "check_length",
     "check_positive",
     "check_stable",
@@ -131,6 +134,59 @@ def check_state_size(N: int, name: str = "N") -> None:
     check_length(N, name)
     if N % 2:
         raise ValueError(f"want {name} even (conjugate pairs, one of each is stored), got {N}")
+
+
+def check_disc(disc: str) -> None:
+    """Raise unless disc names a rule for diagonal systems.
+
+    Args:
+        disc  str  "zoh" or "bilinear"
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if disc not in ("zoh", "bilinear"):
+        raise ValueError(f'want disc "zoh" or "bilinear", got {disc!r}')
+
+
+def check_axes(samples: dict[str, Tensor], **modes: Tensor) -> None:
+    """Raise unless modes (..., n) share one width n, and all leading axes broadcast.
+
+    Args:
+        samples  dict      tensors (...), one number a system, by the names for the message
+        modes    (..., n)  tensors with one number a mode
+    Raises:
+        TypeError: if one is no floating or complex tensor.
+        ValueError: if widths, leading axes or devices do not fit.
+    """
+    check_tensors(**modes, **samples)
+    widths, fault = {x.shape[-1] if x.ndim else 0 for x in modes.values()}, ""
+    try:
+        torch.broadcast_shapes(
+            *(x.shape[:-1] for x in modes.values()), *(x.shape for x in samples.values())
+        )
+    except RuntimeError:
+        fault = "leading axes that broadcast"
+    if len(widths) > 1 or 0 in widths:
+        fault = f"{', '.join(modes)} (..., n) of one width n >= 1"
+    if fault:
+        got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {**modes, **samples}.items())
+        raise ValueError(f"want {fault}, got {got}")
+
+
+def check_exponents(nu: Tensor) -> None:
+    """Raise unless nu is complex and (where `can_look`) of Re <= 0 up to rounding, not huge.
+
+    Args:
+        nu  any shape  logarithms of discrete poles
+    Raises:
+        TypeError: if nu is real.
+        ValueError: if Re nu > 1e-12, or |nu| >= 1e290 or not finite.
+    """
+    if not nu.is_complex():
+        raise TypeError(f"want nu complex, one exponent of each pair, got {nu.dtype}")
+    if can_look(nu) and len(bad := nu[~((nu.real < 1e-12) & (nu.abs() < 1e290))]):
+        got = f"{bad[0].item():g} among {nu.numel()} exponents"
+        raise ValueError(f"want nu finite (|nu| < 1e290) with Re nu <= 0, got {got}")
 
 
 def _from_numbers(lengths: object) -> Tensor:

@@ -6,8 +6,8 @@ Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
 import torch
 from torch import Tensor
 
-from s4lite.ops.checks import check_ends, check_length, check_tensors
-from s4lite.ops.vandermonde import check_axes, vandermonde, vandermonde_transpose
+from s4lite.ops.checks import check_axes, check_ends, check_length, check_tensors
+from s4lite.ops.vandermonde import vandermonde, vandermonde_transpose
 
 __all__ = ["diag_last_state", "diag_response", "diag_step"]
 

@@ -7,13 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s4lite.ops.checks import can_look, check_length, check_positive, check_stable, check_tensors
+from s4lite.ops.checks import (
+    check_axes,
+    check_disc,
+    check_exponents,
+    check_length,
+    check_positive,
+    check_stable,
+    check_tensors,
+)
 from s4lite.ops.conv import kernel_naive
 from s4lite.ops.discretize import bilinear, zoh
 
 __all__ = [
-    "check_axes",
-    "check_disc",
     "diag_discretize",
     "diag_kernel",
     "diag_kernel_naive",
@@ -42,43 +48,6 @@ def phi1(z: Tensor) -> Tensor:
     far = torch.where(near, 1.0, z)
     series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6 * (1 + z / 7)))))
     return torch.where(near, series, torch.expm1(far) / far)
-
-
-def check_disc(disc: str) -> None:
-    """Raise unless disc names a rule for diagonal systems.
-
-    Args:
-        disc  str  "zoh" or "bilinear"
-    Raises:
-        ValueError: if it is anything else.
-    """
-    if disc not in ("zoh", "bilinear"):
-        raise ValueError(f'want disc "zoh" or "bilinear", got {disc!r}')
-
-
-def check_axes(samples: dict[str, Tensor], **modes: Tensor) -> None:
-    """Raise unless modes (..., n) share one width n, and all leading axes broadcast.
-
-    Args:
-        samples  dict      tensors (...), one number a system, by the names for the message
-        modes    (..., n)  tensors with one number a mode
-    Raises:
-        TypeError: if one is no floating or complex tensor.
-        ValueError: if widths, leading axes or devices do not fit.
-    """
-    check_tensors(**modes, **samples)
-    widths, fault = {x.shape[-1] if x.ndim else 0 for x in modes.values()}, ""
-    try:
-        torch.broadcast_shapes(
-            *(x.shape[:-1] for x in modes.values()), *(x.shape for x in samples.values())
-        )
-    except RuntimeError:
-        fault = "leading axes that broadcast"
-    if len(widths) > 1 or 0 in widths:
-        fault = f"{', '.join(modes)} (..., n) of one width n >= 1"
-    if fault:
-        got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {**modes, **samples}.items())
-        raise ValueError(f"want {fault}, got {got}")
 
 
 def _check_modes(dt: Tensor | float, disc: str, Lambda: Tensor, **weights: Tensor) -> None:
@@ -176,15 +145,6 @@ def diag_kernel_naive(
     return 2 * kernel_naive(Ab, Bb[..., 0], C, L).real
 
 
-def _check_exponents(nu: Tensor) -> None:
-    """Raise unless nu is complex and, where `can_look`, of Re <= 0 up to rounding, and not huge."""
-    if not nu.is_complex():
-        raise TypeError(f"want nu complex, one exponent of each pair, got {nu.dtype}")
-    if can_look(nu) and len(bad := nu[~((nu.real < 1e-12) & (nu.abs() < 1e290))]):
-        got = f"{bad[0].item():g} among {nu.numel()} exponents"
-        raise ValueError(f"want nu finite (|nu| < 1e290) with Re nu <= 0, got {got}")
-
-
 def _tile(L: int) -> tuple[int, int]:
     """Cut L lags into Q rows of R, both near sqrt(L): R is a power of two, Q R >= L."""
     R = 1
@@ -232,7 +192,7 @@ def vandermonde(w: Tensor, nu: Tensor, L: int, dtype: torch.dtype = torch.float6
     Source: our eq-diagonal-product.
     """
     check_axes({}, w=w, nu=nu)
-    _check_exponents(nu)
+    check_exponents(nu)
     check_length(L)
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"want dtype real and floating, got {dtype}")
@@ -294,7 +254,7 @@ def vandermonde_transpose(u: Tensor, nu: Tensor) -> Tensor:
         raise TypeError(f"want u real, got {u.dtype}")
     check_length(u.shape[-1] if u.ndim else 0, "the length of u")
     check_axes({"u[..., 0]": u[..., 0]}, nu=nu)
-    _check_exponents(nu)
+    check_exponents(nu)
     Q, R = _tile(u.shape[-1])
     rows = F.pad(u, (0, Q * R - u.shape[-1])).unflatten(-1, (Q, R))
     rows = rows.to(torch.promote_types(u.dtype, torch.float32))

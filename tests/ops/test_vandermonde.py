@@ -11,10 +11,10 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
 from s4lite.ops import vandermonde as ops
+from s4lite.ops.checks import check_disc
 from s4lite.ops.conv import causal_conv, kernel_naive
 from s4lite.ops.discretize import bilinear, zoh
 from s4lite.ops.vandermonde import (
-    check_disc,
     diag_discretize,
     diag_kernel,
     diag_kernel_naive,
