@@ -55,19 +55,20 @@ def check_flags(**flags: bool) -> None:
             raise TypeError(f"want {name} as a bool, got {type(flag).__name__} {flag!r:.40}")
 
 
-def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor, *, real: bool = False) -> None:
     """Raise unless x is a state as `initial_state` makes them.
 
     Args:
         x      tensor        the state
         shape  tuple of int  wanted shape
         like   tensor        a parameter: its device, and its precision but float32 at least
+        real   bool          states are real; without this they are complex
     Raises:
         TypeError: if x is no floating or complex tensor.
         ValueError: if its shape, dtype or device is another.
     """
     check_tensors(state=x, parameters=like)
-    dtype = torch.promote_types(like.dtype, torch.complex64)
+    dtype = torch.promote_types(like.dtype, torch.float32 if real else torch.complex64)
     if x.shape != shape or x.dtype != dtype:
         raise ValueError(f"want state {dtype} {shape}, got {x.dtype} {tuple(x.shape)}")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.init.diagonal import s4d_inv, s4d_lin
+from s4lite.nn.checks import check_state
 from s4lite.nn.loading import StrictLoading
 from s4lite.ops import checks
 from s4lite.ops.checks import check_disc, check_length, check_positive, check_tensors
@@ -220,6 +221,10 @@ class DiagKernel(DiagParameters):
         size = (batch, self.d_model, self.d_state // 2)
         dtype = torch.promote_types(self.log_dt.dtype, torch.complex64)
         return torch.zeros(size, dtype=dtype, device=self.log_dt.device)
+
+    def check_state(self, x: Tensor, batch: int) -> None:
+        """Raise unless x is a state (batch, H, N/2) of these systems."""
+        check_state(x, (batch, self.d_model, self.d_state // 2), self.log_dt)
 
     def forward(self, L: int, rate: float = 1.0) -> Tensor:
         """Compute the kernels (channels, H, L)."""

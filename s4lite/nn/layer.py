@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s4lite.nn.checks import check_flags, check_lengths, check_sequence, check_state, padding_mask
+from s4lite.nn.checks import check_flags, check_lengths, check_sequence, padding_mask
 from s4lite.nn.kernel import DiagKernel
 from s4lite.nn.loading import StrictLoading
 from s4lite.ops.conv import causal_conv, two_sided_conv
@@ -83,7 +83,7 @@ class FilterBank(StrictLoading):
     """H filters and H wires, causal or both ways: the linear part of a layer.
 
     Args:
-        kernel         DiagKernel  the filters; with two channels if bidirectional, else with one
+        kernel         DiagKernel  the filters (any with its methods); 1 channel, or 2 both ways
         bidirectional  bool        filter the future too; there is then no state and no step
     Raises:
         TypeError: if bidirectional is no bool.
@@ -113,7 +113,7 @@ class FilterBank(StrictLoading):
     def check_state(self, state: Tensor, batch: int) -> None:
         """Raise unless states make sense here, and this one fits."""
         self.check_causal()
-        check_state(state, (batch, self.d_model, self.kernel.d_state // 2), self.D)
+        self.kernel.check_state(state, batch)
 
     def filter(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """Filter u (batch, H, L), after what `state` remembers: (batch, H, L)."""

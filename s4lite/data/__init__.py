@@ -1,0 +1,1 @@
+"""Data sets and generated tasks; this part of the package knows no other."""
