@@ -41,6 +41,8 @@ network:
   plane). `height` is that of the axes; their width is 420. `title` stands above.
 * `readout`: one short text a frame, shown beside the value ("largest |pole| = 1.02").
 * `start`: which frame comes first, by default the middle one. `format` shows the values.
+* A second knob: `second={"values": [8, 32, 96], "label": "N", "format": "{:g}"}`. `frames[i][j]`
+  belongs to `values[i]` and `second["values"][j]`, `readout[i][j]` too, and `start` is a pair.
 * Two or more panels, one above the other, share the slider:
   `panels=[dict(xlabel=..., names=..., equal=True), dict(...)]`, and a frame is then a list of
   panels, each a list of curves. A panel takes the options above from `names` to `title`, and `x`.
@@ -100,18 +102,25 @@ class Slider:
         *,
         label: str = "Δ",
         format: str = "{:g}",
-        start: int | None = None,
-        readout: Sequence[str] | None = None,
+        start: int | tuple[int, int] | None = None,
+        readout: Sequence | None = None,
         caption: str = "",
         panels: Sequence[dict] | None = None,
+        second: dict | None = None,
         **axes,
     ):
-        values, frames = list(values), list(frames)
-        if not values or len(values) != len(frames):
-            got = f"{len(values)} values, {len(frames)} frames"
-            raise ValueError(f"want one frame a value, at least one; got {got}")
-        if readout is not None and len(readout) != len(values):
-            raise ValueError(f"want one readout a value; got {len(readout)} for {len(values)}")
+        frames = _a_value(values, frames, "frame")
+        readout = None if readout is None else _a_value(values, readout, "readout")
+        self.knobs = [(label, len(frames))]
+        self.texts = [f"{label} = {format.format(value)}" for value in values]
+        if second is not None:
+            other = {"label": "N", "format": "{:g}"} | second
+            frames = [f for row in frames for f in _a_value(other["values"], row, "frame")]
+            if readout is not None:
+                readout = [t for row in readout for t in _a_value(other["values"], row, "readout")]
+            tails = [f"{other['label']} = {other['format'].format(v)}" for v in other["values"]]
+            self.texts = [f"{text}, {tail}" for text in self.texts for tail in tails]
+            self.knobs.append((other["label"], len(tails)))
         if panels is None:
             panels, frames = [{}], [[frame] for frame in frames]
         if any(len(frame) != len(panels) for frame in frames):
@@ -124,9 +133,12 @@ class Slider:
             _Panel([frame[i] for frame in frames], **{"x": x, **axes, **panel})
             for i, panel in enumerate(panels)
         ]
-        self.texts = [f"{label} = {format.format(value)}" for value in values]
         self.readout = None if readout is None else [str(text) for text in readout]
-        self.start = len(values) // 2 if start is None else range(len(values))[start]
+        sizes = [size for _, size in self.knobs]
+        starts = [size // 2 for size in sizes] if start is None else np.atleast_1d(start).tolist()
+        self.places = [range(size)[at] for size, at in zip(sizes, starts, strict=True)]
+        self.strides = [1] if second is None else [sizes[1], 1]
+        self.start = sum(at * s for at, s in zip(self.places, self.strides, strict=True))
         self.label, self.caption = label, caption
 
     def _ipython_display_(self) -> None:
@@ -142,9 +154,24 @@ class Slider:
             '<div class="s4-slider" style="max-width:620px;margin:0 auto">'
             + "".join(panel.html(self.start) for panel in self.panels)
             + f'<div style="{_ROW.format("1.5em")};margin-top:6px">{value}{readout}</div>'
-            f'<input type="range" min="0" max="{len(self.texts) - 1}" step="1" '
-            f'value="{self.start}" autocomplete="off" aria-label="{escape(self.label)}" '
-            f'style="display:block;width:92%;margin:4px auto" oninput="{_SCRIPT}"/></div>'
+            + "".join(self.knob(i) for i in range(len(self.knobs)))
+            + "</div>"
+        )
+
+    def knob(self, i: int) -> str:
+        """The i-th range input; where there are two, each has its name before it."""
+        label, size = self.knobs[i]
+        bar = (
+            f'<input type="range" min="0" max="{size - 1}" step="1" value="{self.places[i]}" '
+            f'data-s="{self.strides[i]}" autocomplete="off" aria-label="{escape(label)}" '
+            f'aria-valuetext="{escape(self.texts[self.start])}" oninput="{_SCRIPT}" '
+        )
+        if len(self.knobs) == 1:
+            return f'{bar}style="display:block;width:92%;margin:4px auto"/>'
+        return (
+            '<label style="display:flex;align-items:center;gap:.7em;width:92%;margin:4px auto">'
+            f'<span style="min-width:3.5em;text-align:right">{escape(label)}</span>'
+            f'{bar}style="flex:1;min-width:0"/></label>'
         )
 
     def follow(self, tag: str, style: str, texts: Sequence[str]) -> str:
@@ -158,11 +185,14 @@ class Slider:
 # Everything hangs on `this`: no global name, no id, nothing to wait for, and two copies of a slider
 # on one page are two sliders. Kept free of &, < and " for the sake of XML.
 _SCRIPT = (
-    "var i=this.value,r=this.closest('.s4-slider');"
+    "var i=0,r=this.closest('.s4-slider');"
+    "r.querySelectorAll('input').forEach(function(e){i+=e.value*e.dataset.s});"
     "r.querySelectorAll('[data-d]').forEach("
     "function(p){p.setAttribute('d',p.dataset.d.split('|')[i])});"
     "r.querySelectorAll('[data-t]').forEach("
-    "function(p){p.textContent=p.dataset.t.split('¦')[i]})"
+    "function(p){p.textContent=p.dataset.t.split('¦')[i]});"
+    "r.querySelectorAll('input').forEach("
+    "function(e){e.setAttribute('aria-valuetext',r.querySelector('[data-t]').textContent)})"
 )
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 480, 52, 8, 8, 40
@@ -383,6 +413,15 @@ def _curve(curve, x) -> tuple[np.ndarray, np.ndarray]:
     if x.shape != y.shape:
         raise ValueError(f"want as many x as y; got {x.size} and {y.size}")
     return x, y
+
+
+def _a_value(values: Sequence, things: Sequence, what: str) -> list:
+    """The things as a list, one a value."""
+    values, things = list(values), list(things)
+    if not values or len(values) != len(things):
+        got = f"{len(values)} values, {len(things)} {what}s"
+        raise ValueError(f"want one {what} a value, at least one; got {got}")
+    return things
 
 
 def _listed(what: str, given, default: list) -> list:

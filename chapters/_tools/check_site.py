@@ -91,18 +91,19 @@ OVERFLOW = """() => {
 }"""
 
 SLIDERS = """() => [...document.querySelectorAll('.s4-slider')].filter(r => {
-  const input = r.querySelector('input[type=range]'), was = input.value;
   const paths = () => [...r.querySelectorAll('[data-d]')].map(p => p.getAttribute('d'));
   const look = () => paths().join() + r.innerText;
-  const move = v => {
-    input.value = v;
-    input.dispatchEvent(new Event('input', {bubbles: true}));
-  };
-  const before = look();
-  move(was === input.max ? input.min : input.max);
-  const after = look();
-  move(was);
-  return input.min !== input.max && (before === after || before !== look());
+  return [...r.querySelectorAll('input[type=range]')].some(input => {
+    const was = input.value, before = look();
+    const move = v => {
+      input.value = v;
+      input.dispatchEvent(new Event('input', {bubbles: true}));
+    };
+    move(was === input.max ? input.min : input.max);
+    const after = look();
+    move(was);
+    return input.min !== input.max && (before === after || before !== look());
+  });
 }).length"""
 
 

@@ -109,6 +109,39 @@ def test_slider_panels_share_the_knob():
     assert len([e for e in root.iter() if "viewBox" in e.attrib and e.get("role") == "img"]) == 2
 
 
+def test_slider_with_two_knobs_lays_its_frames_in_rows():
+    frames = [[[np.cos(d * n * T)] for n in (1, 2)] for d in VALUES]
+    notes = [[f"{d} and {n}" for n in (1, 2)] for d in VALUES]
+    second = {"values": [1, 2], "label": "N <odd>"}
+    slider = book.Slider(VALUES, frames, T, second=second, readout=notes, start=(-1, 0))
+    root = parsed(slider)
+    knobs = list(root.iter("input"))
+    assert [(k.get("value"), k.get("max"), k.get("data-s")) for k in knobs] == [
+        ("2", "2", "2"),
+        ("0", "1", "1"),
+    ]
+    assert [k.get("aria-label") for k in knobs] == ["Δ", "N <odd>"]
+    assert {k.get("aria-valuetext") for k in knobs} == {f"Δ = {VALUES[-1]:g}, N <odd> = 1"}
+    path = moving(root)[0]
+    drawn = path.get("data-d").split("|")
+    assert len(drawn) == 6 and path.get("d") == drawn[4]
+    alone = book.Slider([0], [frames[2][0]], T, ylim=(-1, 1)).panels[0].moving[0][0]
+    again = book.Slider(VALUES, frames, T, second=second, ylim=(-1, 1)).panels[0].moving[0]
+    assert again[4] == alone and again[5] != alone
+    texts = [e.get("data-t").split("¦") for e in root.iter() if "data-t" in e.attrib]
+    assert texts[0][3] == f"Δ = {VALUES[1]:g}, N <odd> = 2" and texts[1][3] == f"{VALUES[1]} and 2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frames": [[[T]]] * 3}, {"readout": [["a"]] * 3}, {"start": 1}, {"start": (0, 2)}],
+)
+def test_slider_with_two_knobs_says_what_is_wrong(change):
+    arguments = {"values": VALUES, "frames": [[[T], [T]]] * 3, "x": T} | change
+    with pytest.raises((ValueError, IndexError)):
+        book.Slider(**arguments, second={"values": [1, 2]})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
