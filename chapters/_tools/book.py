@@ -154,24 +154,33 @@ class Slider:
             '<div class="s4-slider" style="max-width:620px;margin:0 auto">'
             + "".join(panel.html(self.start) for panel in self.panels)
             + f'<div style="{_ROW.format("1.5em")};margin-top:6px">{value}{readout}</div>'
-            + "".join(self.knob(i) for i in range(len(self.knobs)))
+            + (self.knob(0) if len(self.knobs) == 1 else self.rows())
             + "</div>"
         )
 
+    def rows(self) -> str:
+        """Both knobs, one below the other, each with its name before it."""
+        names = [
+            f'<span style="text-align:right">{escape(label)}</span>' for label, _ in self.knobs
+        ]
+        rows = [
+            f'<label style="display:contents">{n}{self.knob(i)}</label>'
+            for i, n in enumerate(names)
+        ]
+        return (
+            '<div style="display:grid;grid-template-columns:auto 1fr;align-items:center;'
+            f'gap:0 .7em;width:92%;margin:4px auto">{"".join(rows)}</div>'
+        )
+
     def knob(self, i: int) -> str:
-        """The i-th range input; where there are two, each has its name before it."""
+        """The i-th range input."""
         label, size = self.knobs[i]
-        bar = (
+        style = "display:block;width:92%;margin:4px auto" if len(self.knobs) == 1 else "min-width:0"
+        return (
             f'<input type="range" min="0" max="{size - 1}" step="1" value="{self.places[i]}" '
             f'data-s="{self.strides[i]}" autocomplete="off" aria-label="{escape(label)}" '
             f'aria-valuetext="{escape(self.texts[self.start])}" oninput="{_SCRIPT}" '
-        )
-        if len(self.knobs) == 1:
-            return f'{bar}style="display:block;width:92%;margin:4px auto"/>'
-        return (
-            '<label style="display:flex;align-items:center;gap:.7em;width:92%;margin:4px auto">'
-            f'<span style="min-width:3.5em;text-align:right">{escape(label)}</span>'
-            f'{bar}style="flex:1;min-width:0"/></label>'
+            f'style="{style}"/>'
         )
 
     def follow(self, tag: str, style: str, texts: Sequence[str]) -> str:

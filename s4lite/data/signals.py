@@ -57,7 +57,7 @@ def band_limited(
 
     Args:
         batch, L   int                 how many; samples in each, >= 1
-        cycles     float               highest pitch, > 0  [cycles per L samples]
+        cycles     float               highest pitch, > 0; sense ends at L / 2  [cycles per L]
         generator  torch.Generator     for the draws; None for torch's own
         dtype      torch.dtype         of the result; None for torch's default
     Returns:
@@ -75,8 +75,7 @@ def band_limited(
     t, u = torch.arange(L, dtype=torch.float64, device=like["device"]) / L, 0.0
     for f, p, a in zip(pitch, phase, size, strict=True):
         u = u + a * torch.cos(2 * math.pi * (f * t + p))
-    u = u / u.square().mean(-1, keepdim=True).sqrt()
-    return u.to(dtype or torch.get_default_dtype())
+    return (u / u.square().mean(-1, keepdim=True).sqrt()).to(dtype or torch.get_default_dtype())
 
 
 def events(
@@ -108,8 +107,7 @@ def events(
     inside = torch.arange(width, device=at.device)
     bump = torch.sin(math.pi * (inside.double() + 0.5) / width).square()
     u = torch.zeros(batch, L, dtype=torch.float64, device=at.device)
-    bumps = (bump / bump.max()).repeat(batch, count)
-    u = u.scatter(1, (at[..., None] + inside).flatten(1), bumps)
+    u = u.scatter(1, (at[..., None] + inside).flatten(1), (bump / bump.max()).repeat(batch, count))
     return u.to(dtype or torch.get_default_dtype())
 
 

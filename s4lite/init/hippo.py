@@ -25,7 +25,7 @@ def legs(N: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         dtype  dtype  floating, of the answer; computed in float64
     Returns:
         A  (N, N)  -r_n r_k below the diagonal, -(n + 1) on it, 0 above, r_n = sqrt(2n + 1)
-        B  (N,)    r_n
+        B  (N,)    r_n; both on the CPU
     Raises:
         TypeError, ValueError: if N is no int >= 1, or dtype not floating (or complex).
 
@@ -35,7 +35,7 @@ def legs(N: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     check_length(N, "N")
     if not (isinstance(dtype, torch.dtype) and (dtype.is_floating_point or dtype.is_complex)):
         raise TypeError(f"want a floating or complex dtype, got {dtype!r}")
-    n = torch.arange(N, dtype=torch.float64)
+    n = torch.arange(N, dtype=torch.float64, device="cpu")
     B = (2 * n + 1).sqrt()
     A = -torch.outer(B, B).tril(-1) - torch.diag(n + 1)
     return A.to(dtype), B.to(dtype)
@@ -202,8 +202,9 @@ def fout(N: int, window: float = 2.0) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: if N is no int >= 1, or window no number > 0.
 
-    Error:  the value that leaves is guessed from the mean at the seam; the weights come to those
-            of the window as N^-1/2. Strictly stable but for the dead state: eigenvalue exactly 0.
+    Error:  the value that leaves is guessed from the mean at the seam. Right in the limit of large
+            N (eq-window-fout-limit); the weights come to those of the window as N^-1/2, measured.
+            Strictly stable but for the dead state of even N: eigenvalue exactly 0.
     Source: Gu et al. 2023 (How to train your HiPPO), truncated Fourier basis; our eq-window-fout.
     """
     check_length(N, "N")
@@ -235,7 +236,7 @@ def hippo(
         ValueError: if measure is unknown, N < 1, window not wanted, not finite or not > 0.
 
     Error:  those of `legs`, `legt`, `lmu`, `lagt`, `fout`. S4's code has the same five, lmu
-            with window = 1 and the others with mean age 1.
+            with window = 1, legt and fout with 2 (mean age 1, as legs; that of lagt is 2).
     Source: Gu et al. 2020 (HiPPO), 2023 (HTTYH); our eq-window-legt, -lmu, -lagt, -fout.
     """
     window = check_measure(measure, window)

@@ -4,6 +4,7 @@ Home: chapter 06, "Sliding windows" (chapters/06_windows.ipynb).
 """
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -35,9 +36,9 @@ def check_measure(measure: str, window: float | None = None) -> float | None:
         if window is not None:
             raise ValueError(f"want no window for {measure}, which has no edge; got {window!r}")
         return None
-    if isinstance(window, Tensor):
-        raise TypeError("want window as a number, got a Tensor")
     window = 2.0 if window is None else window
+    if isinstance(window, bool) or not isinstance(window, Real):
+        raise TypeError(f"want window as a number, got a {type(window).__name__}")
     check_positive(window=window)
     return float(window)
 
@@ -67,7 +68,8 @@ def laguerre(N: int, points: int | None = None) -> Basis:
             before, now = now, ((2 * n + 1 - age) * now - n * before) / (n + 1)
             big = now.abs().where(now.abs() > 1e30, 1)
             before, now, log = before / big, now / big, log + big.log()
-        return torch.stack(every, -1).where((age >= 0)[..., None], 0)
+        nothing = (age < 0) | (age == math.inf)
+        return torch.stack(every, -1).where(~nothing[..., None], 0)
 
     return Basis(N, recall, recall, far * v**2, 2 * far * v * w)
 
@@ -97,7 +99,8 @@ def fourier(N: int, window: float, points: int | None = None) -> Basis:
         turn = 2 * math.pi * age[..., None] / window * j
         psi = math.sqrt(2) * torch.stack([turn.cos(), turn.sin()], -1).flatten(-2)
         psi[..., 0] = 1
-        return psi[..., alive].where(((age >= 0) & (age <= window))[..., None], 0)
+        outside = (age < 0) | (age > window)  # an age that is NaN is not
+        return psi[..., alive].where(~outside[..., None], 0)
 
     return Basis(N, recall, lambda age: recall(age) / window, window * (1 - r), window * w)
 
@@ -126,7 +129,10 @@ def basis(measure: str, N: int, window: float | None = None) -> Basis:
     plain = uniform(N, window)
     if measure == "legt":
         return plain
-    n = torch.arange(N, dtype=torch.float64)
-    T = (1 - 2 * (n % 2)) * (2 * n + 1).sqrt()
-    far, near = lambda age: plain.recall(age) / T, lambda age: plain.gather(age) * T
+
+    def turn(age: Tensor) -> Tensor:
+        n = torch.arange(N, dtype=age.dtype, device=age.device)
+        return (1 - 2 * (n % 2)) * (2 * n + 1).sqrt()
+
+    far, near = lambda age: plain.recall(age) / turn(age), lambda age: plain.gather(age) * turn(age)
     return Basis(N, far, near, plain.nodes, plain.weights)

@@ -91,7 +91,8 @@ class Attention(AttendingLayer):
         TypeError, ValueError: if something is not as wanted.
 
     The state is (batch, t, 2 d_model + 1) after t samples: keys, values, and 1 where they are
-    real. With a window t stops at window - 1. Places are times: `rate` stretches them.
+    real. With a window t stops at window - 1. Places are times: `rate` stretches them, those of
+    the stored past too, so keep it while a sequence lasts.
     Cost:   sample t multiplies 4 d_model^2 + 2 t d_model numbers: L^2 in all.
     Source: Vaswani et al. 2017, sec. 3.2; our eq-long-attention, eq-long-rotate.
     """

@@ -3,6 +3,7 @@
 Home: chapter 01, "Long sequences" (chapters/01_long_sequences.ipynb).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,8 @@ def intervals(times: Tensor | None, u: Tensor, dt: float, rate: float) -> Tensor
         held  (batch or 1, L, 1)  in u's dtype
     Raises:
         TypeError: if times are no real floating tensor.
-        ValueError: if there are more or fewer, or (where `can_look`) they do not increase.
+        ValueError: if there are more or fewer, or (where `can_look`) one is not finite, or they
+            do not increase.
     """
     batch, L, _ = u.shape
     if times is None:
@@ -56,8 +58,8 @@ def intervals(times: Tensor | None, u: Tensor, dt: float, rate: float) -> Tensor
         want = f"({L + 1},) or ({batch}, {L + 1}), the edges of {L} intervals"
         raise ValueError(f"want times {want}; got {tuple(times.shape)}")
     held = times.diff(dim=-1)
-    if can_look(held) and not bool((held > 0).all()):
-        raise ValueError("want times that increase, got some that do not")
+    if can_look(held) and not bool(((held > 0) & (held < math.inf)).all()):
+        raise ValueError("want times finite that increase, got some that are not or do not")
     return (held.to(u.device, torch.float64) * float(rate)).to(u.dtype).reshape(-1, L, 1)
 
 
@@ -75,7 +77,8 @@ class FlowLayer(BaselineLayer):
         """Solve over one interval of length held (batch, 1), from x, under a constant drive."""
 
         def stretched(s: Tensor, x: Tensor) -> Tensor:
-            self.evaluations += 1
+            if not torch.compiler.is_compiling():
+                self.evaluations += 1
             return held * self.field(x, drive)
 
         s = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)
@@ -95,6 +98,8 @@ class FlowLayer(BaselineLayer):
     ) -> tuple[Tensor, Tensor]:
         """Map u (batch, L, d_model); the solver starts anew where the input jumps."""
         drive, y = self.outer(u), [state[..., 0]]
+        if self.method == "dopri5" and can_look(drive) and not bool(drive.isfinite().all()):
+            raise ValueError("want u finite: no step of dopri5 is short enough for NaN or infinity")
         held = intervals(times, u, self.dt, rate)
         for h, w in zip(held.unbind(1), drive.unbind(1), strict=True):
             y.append(self.flow(y[-1], w, h))
@@ -121,7 +126,7 @@ class NeuralODE(FlowLayer):
 
     `forward` takes times (L + 1,) or (batch, L + 1) besides: sample k is held from times[k] to
     times[k + 1], and y[k] is x at the end. `evaluations` counts how often the right side was
-    needed since the layer was made.
+    needed since the layer was made (except under torch.compile).
     Error:  global order 1 (euler), 4 (rk4), about tol a sample (dopri5).
     Source: Chen et al. 2018, sec. 1; our eq-long-ode.
     """

@@ -5,7 +5,6 @@ Home: chapter 01, "Long sequences" (chapters/01_long_sequences.ipynb).
 
 import itertools
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,12 +42,15 @@ class ConvStack(BaselineLayer):
     Source: van den Oord et al. 2016 (WaveNet), sec. 2.1; our eq-long-dilated.
     """
 
+    def check_pace(self, rate: float, stateful: bool) -> None:
+        """Raise unless rate is 1."""
+        if rate != 1:
+            raise ValueError(f"want rate 1: DilatedConv counts samples, not time; got rate {rate}")
+
     def run(
         self, u: Tensor, state: Tensor, rate: float, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Map u (batch, L, d_model), each level continuing from its own stored inputs."""
-        if rate != 1:
-            raise ValueError(f"want rate 1: DilatedConv counts samples, not time; got rate {rate}")
         x, ends = u.mT, []
         reaches = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in self.convs]
         for conv, reach, past in zip(self.convs, reaches, state.split(reaches, -1), strict=True):
@@ -146,15 +148,10 @@ class SlidingKernel(BaselineLayer):
         lags = lags.to(torch.promote_types(like.dtype, torch.float32)) * float(rate)
         return float(rate) / self.l_max**0.5 * self.net(lags / self.l_max)
 
-    def forward(
-        self, u: Tensor, state: Tensor | None = None, **run: Any
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Map u as every layer does; see the class for what is refused at rate < 1."""
-        rate = run.get("rate", 1.0)
-        check_rate(rate, next(self.parameters()))
-        if rate < 1 and (state is not None or run.get("return_state", False)):
+    def check_pace(self, rate: float, stateful: bool) -> None:
+        """Raise unless rate is at least 1, or no state is asked for."""
+        if rate < 1 and stateful:
             raise ValueError(f"want rate >= 1 for states and steps of CKConv, got {rate}")
-        return super().forward(u, state, **run)
 
     def run(
         self, u: Tensor, state: Tensor, rate: float, lengths: Tensor | None

@@ -147,7 +147,7 @@ class Stack(StrictLoading):
 class ModelState(NamedTuple):
     """All that a SequenceModel remembers of the sequence so far.
 
-    layers  tuple            one state a layer: (batch, d_model, d_state / 2), complex
+    layers  tuple            one state a layer: S4D's are (batch, d_model, d_state / 2), complex
     total   (batch, d_model) the sum of the stack's outputs
     count   (batch, 1)       how many outputs that were
     """

@@ -52,6 +52,9 @@ class Baseline(StrictLoading):
         """Raise unless `state` is one that this layer makes for `batch` sequences."""
         check_state(state, (batch, *self.state_axes), next(self.parameters()), real=True)
 
+    def check_pace(self, rate: float, stateful: bool) -> None:
+        """Raise unless the layer can run at `rate`; stateful: a state comes in or goes out."""
+
     def run(
         self, u: Tensor, state: Tensor, rate: float, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -90,6 +93,7 @@ class BaselineLayer(Baseline):
         like = next(self.parameters())
         check_sequence(u, "batch L d_model", self.d_model, like)
         check_rate(rate, like)
+        self.check_pace(rate, state is not None or return_state)
         if state is None:
             state = self.initial_state(u.shape[0])
         self.check_state(state, u.shape[0])
@@ -128,13 +132,16 @@ class Recurrent(BaselineLayer):
         options |= {"batch_first": True, "device": like.device, "dtype": like.dtype}
         self.net = make(d_model, d_model, **options)
 
+    def check_pace(self, rate: float, stateful: bool) -> None:
+        """Raise unless rate is 1."""
+        if rate != 1:
+            name = type(self).__name__
+            raise ValueError(f"want rate 1: {name} knows samples, not time; got rate {rate}")
+
     def run(
         self, u: Tensor, state: Tensor, rate: float, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Map u (batch, L, d_model) to all h, and to the last h (and c) of each sequence."""
-        if rate != 1:
-            name = type(self).__name__
-            raise ValueError(f"want rate 1: {name} knows samples, not time; got rate {rate}")
         start = tuple(part[None].contiguous() for part in state.unbind(-1))
         if lengths is not None:
             own = {"batch_first": True, "enforce_sorted": False}
@@ -173,7 +180,9 @@ class RNN(Recurrent):
             check_positive(gain=gain)
         super().__init__(d_model, dropout, 1, nn.RNN, device=device, dtype=dtype)
         if gain is not None:
-            nn.init.orthogonal_(self.net.weight_hh_l0, gain)
+            W = self.net.weight_hh_l0
+            start = torch.empty_like(W, dtype=torch.promote_types(W.dtype, torch.float32))
+            W.data.copy_(nn.init.orthogonal_(start, gain))  # no QR in half precision
 
 
 def chrono_(net: nn.RNNBase, gate: int, T_max: float, opposite: int | None = None) -> None:

@@ -64,6 +64,16 @@ def test_legs_structure(N):
     assert (skew + skew.T).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("N", [1, 3, 17, 100])
+@pytest.mark.parametrize("p", [0, 1, 2, 16])
+def test_powers_obey_the_equation(N, p):
+    """f = t^p has the summary t^p v, so p v = A v + B."""
+    A, B = legs(N)
+    r, w = gauss(N // 2 + p + 1)
+    v = (w * r**p) @ legendre(N, r)
+    assert (p * v - A @ v - B).abs().max() < 1e-13 * N**2
+
+
 def test_legs_dtypes():
     A, B = legs(5, dtype=torch.float32)
     assert A.dtype == B.dtype == torch.float32
@@ -191,6 +201,15 @@ def test_constants_stay(method):
     assert (c - 3 * eye(12)[0]).abs().max() < 1e-12
 
 
+def test_the_first_number_is_the_mean(rng):
+    """By the exact and the midpoint rule without error; by A/k only 2k/(2k+1) of it."""
+    u = torch.randn(70, generator=rng, dtype=f64)
+    k = torch.arange(1, 71, dtype=f64)
+    mean = u.cumsum(0) / k
+    for method, share in [("exact", 1), ("midpoint", 1), ("bilinear", 2 * k / (2 * k + 1))]:
+        assert (legs_memory(u, 5, method)[:, 0] - share * mean).abs().max() < 1e-13
+
+
 def test_fewer_numbers_are_the_first_of_more(rng):
     u = torch.randn(60, generator=rng, dtype=f64)
     for method in METHODS:
@@ -271,8 +290,12 @@ def test_bad_times():
     ]:
         with pytest.raises(ValueError, match=message):
             legs_transition(4, t0, t1)
-    with pytest.raises(TypeError, match="want t0 as a number"):
-        legs_transition(4, "1", 2.0)
+    for t0 in ("1", True, False):
+        with pytest.raises(TypeError, match="want t0 as a number"):
+            legs_transition(4, t0, 2.0)
+    for t0, t1 in [(torch.tensor(1.0), 2.0), (1.0, torch.tensor([2.0, 3.0]))]:
+        with pytest.raises(TypeError, match="want t0 and t1 as numbers, got a Tensor"):
+            legs_transition(4, t0, t1)
 
 
 def test_bad_memories():

@@ -250,6 +250,25 @@ def test_nothing_before_now():
         assert not basis(measure, 5).recall(age).any() and not basis(measure, 5).gather(age).any()
 
 
+@every_measure
+def test_bases_keep_the_dtype_and_the_device_of_the_ages(measure):
+    family = basis(measure, 6)
+    age = torch.tensor([0.0, 0.3, 1.9, 2.5], dtype=f64)
+    for values in (family.recall, family.gather):
+        rough = values(age.float())
+        assert rough.dtype == torch.float32 and (rough - values(age)).abs().max() < 1e-4
+        assert values(age.to("meta")).device.type == "meta"
+        batch = torch.rand(2, 5, dtype=f64)
+        assert torch.equal(torch.func.vmap(values)(batch), values(batch))
+    assert torch.autograd.gradcheck(family.gather, age[1:].clone().requires_grad_())
+
+
+@pytest.mark.parametrize("measure", ["lagt", "fout"])
+def test_ages_without_end_and_without_value(measure):
+    values = basis(measure, 5).recall(torch.tensor([math.inf, math.nan, 0.0], dtype=f64))
+    assert not values[0].any() and values[1].isnan().any() and values[2, 0] == 1
+
+
 def test_laguerre_far_away():
     """At age 1900 e^(-age/2) alone is 0 in float64; L_599 makes up for it (value: 300 digits)."""
     value = laguerre(600).recall(torch.tensor([1900.0], dtype=f64))[0, -1]
@@ -291,6 +310,23 @@ def test_memory_is_the_projection_of_a_smooth_past(measure):
     assert (c - want).abs().max() < 1e-10
     age = torch.linspace(0, window, 50, dtype=f64)
     assert (reconstruct(c, family, age) - torch.exp(-1j * omega * age)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("s", [0.5, 3j, 1 + 7j])
+def test_fout_converges_tone_by_tone_and_the_simple_guess_does_not(s):
+    """To 1 and to 2 / (3 - exp(-s)) times what the window holds, with an error of order 1 / N."""
+    fade = np.exp(-s)
+    n = torch.arange(1, 4, dtype=f64)  # the window's own numbers: int exp(-s rho) psi(rho)
+    cos = math.sqrt(2) * s * (1 - fade) / (s**2 + (2 * math.pi * n) ** 2)
+    true = torch.cat([torch.tensor([(1 - fade) / s]), cos + 0j])
+    seen = [0, 1, 3, 5]  # 1, cos 1, cos 2, cos 3
+    for N in (65, 257):
+        A, B = fout(N, 1.0)
+        b, eye = B / 2, torch.eye(N, dtype=torch.complex128)
+        c = torch.linalg.solve(s * eye - A, B + 0j)[seen]
+        assert (c / true - 1).abs().max() < 3 / N
+        c = torch.linalg.solve(s * eye - A - torch.outer(b, b), b + 0j)[seen]
+        assert (c / true - 2 / (3 - fade)).abs().max() < 3 / N
 
 
 # ---------------------------------------------------------------- window, dtype, bad input
@@ -364,8 +400,10 @@ def test_bad_windows(measure):
         for window in (0, 0.0, -1.0, math.nan, math.inf):
             with pytest.raises(ValueError, match="want window finite and > 0, got"):
                 call(window)
-        for window in ("2", True, torch.tensor(2.0)):
-            with pytest.raises(TypeError, match="want window as a number"):
+        for window in ("2", True, 2j, torch.tensor(2.0)):
+            with pytest.raises(
+                TypeError, match=f"want window as a number, got a {type(window).__name__}"
+            ):
                 call(window)
 
 
