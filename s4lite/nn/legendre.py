@@ -12,7 +12,8 @@ from torch import Tensor
 from s4lite.init.hippo import hippo
 from s4lite.nn.kernel import check_rate, target_of
 from s4lite.nn.loading import StrictLoading
-from s4lite.ops.checks import check_length, check_positive
+from s4lite.ops import recurrence
+from s4lite.ops.checks import check_length, check_positive, check_tensors
 from s4lite.ops.conv import causal_conv
 from s4lite.ops.discretize import zoh
 from s4lite.ops.krylov import krylov, krylov_last_state
@@ -31,14 +32,17 @@ def lmu_system(N: int, theta: float, rate: float | Tensor = 1.0) -> tuple[Tensor
         Ab  (N, N)  exp(rate A / theta)  float64
         Bb  (N,)    the integral of exp(s A / theta) B / theta, 0 < s < rate  float64
     Raises:
-        TypeError, ValueError: if N is no int >= 1, or theta or rate not finite and > 0.
+        TypeError, ValueError: if N is no int >= 1, or theta or rate not one number, finite, > 0.
 
-    Source: Voelker et al. 2019, eqs. (1) to (4); our eq-lmu-memory.
+    Source: Voelker et al. 2019, eqs. (1), (2); our eq-lmu-memory.
     """
     if isinstance(theta, Tensor):
         raise TypeError("want theta as a number, got Tensor")
     check_positive(theta=theta)
     A, B = hippo("lmu", N, window=float(theta))
+    if isinstance(rate, Tensor):
+        A, B = A.to(rate.device), B.to(rate.device)
+    check_rate(rate, A)
     Ab, Bb = zoh(A, B[:, None], rate)
     return Ab, Bb[:, 0]
 
@@ -53,7 +57,7 @@ class LegendreMemory(StrictLoading):
     Raises:
         TypeError, ValueError: if something is not as wanted.
 
-    Source: Voelker et al. 2019, eq. (4); our eq-lmu-memory.
+    Source: Voelker et al. 2019, sec. 2; our eq-lmu-memory.
     """
 
     def __init__(
@@ -84,8 +88,16 @@ class LegendreMemory(StrictLoading):
     def step(self, v_t: Tensor, m: Tensor, rate: float = 1.0) -> Tensor:
         """Take in v_t (...) at state m (..., N): the next state, rounded once to v_t's dtype."""
         Ab, Bb = self.system(rate)
-        m = (Ab @ m.to(Ab.dtype)[..., None])[..., 0] + Bb * v_t[..., None]
+        _, m = recurrence.step(Ab, Bb, Bb, v_t, m)  # only the state is wanted
         return m.to(v_t.dtype)
+
+
+def _check_memory(v: Tensor, m: Tensor | None, N: int) -> None:
+    """Raise unless v (..., L) is a signal and m, if there is one, a memory (..., N) before it."""
+    check_tensors(v=v, **({} if m is None else {"m": m}))
+    check_length(v.shape[-1] if v.ndim else 0, "the length of v")
+    if m is not None and m.shape != (*v.shape[:-1], N):
+        raise ValueError(f"want m {(*v.shape[:-1], N)}, one memory a signal, got {tuple(m.shape)}")
 
 
 class LegendreTable(LegendreMemory):
@@ -112,7 +124,7 @@ class LegendreTable(LegendreMemory):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(d_state, theta, device=device)
-        if length != 0:
+        if type(length) is not int or length != 0:
             check_length(length, "length")
         self.length = length
         self.register_buffer("table", self.made(target_of(device, dtype)), persistent=False)
@@ -129,6 +141,7 @@ class LegendreTable(LegendreMemory):
 
     def forward(self, v: Tensor, m: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """Memories after every sample of v (..., L), from m (..., N): (..., N, L)."""
+        _check_memory(v, m, self.d_state)
         (Ab, Bb), L = self.system(rate), v.shape[-1]
         kept = Ab is self.Ab and self.length >= L
         table = self.table[:, :L] if kept else krylov(Ab, Bb, L)

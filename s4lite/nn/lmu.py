@@ -70,7 +70,7 @@ class LMUParameters(StrictLoading):
 class LMUCell(LMUParameters):
     """One step of an LMU. Arguments as for `LMU`.
 
-    Source: Voelker et al. 2019, eqs. (4), (6), (7); our eq-lmu-cell.
+    Source: Voelker et al. 2019, eqs. (6), (7); our eq-lmu-cell.
     """
 
     def check_rate(self, rate: float) -> None:
@@ -126,7 +126,7 @@ class LMU(LMUCell):
         TypeError, ValueError: if something is not as wanted; a rate other than 1 is refused.
 
     Cost:   L steps, one after the other; no view but the recurrence.
-    Source: Voelker et al. 2019, eqs. (4), (6), (7); our eq-lmu-cell.
+    Source: Voelker et al. 2019, eqs. (6), (7); our eq-lmu-cell.
     """
 
     def forward(
@@ -145,7 +145,7 @@ class LMU(LMUCell):
         self.check_state(state, u.shape[0])
         keep = None if lengths is None else padding_mask(check_lengths(lengths, u), u)
         u = u if keep is None else u.where(keep, 0.0)
-        with torch.autocast(u.device.type, enabled=False):
+        with torch.autocast("cpu" if u.is_meta else u.device.type, enabled=False):
             y, state = self.walk(u.to(self.real_dtype), state, keep)
         y = self.dropout(y if keep is None else y.where(keep, 0.0)).to(u.dtype)
         return (y, state) if return_state else y
@@ -255,7 +255,8 @@ class ParallelViews(ParallelParts):
 class ParallelLMU(ParallelViews):
     """Legendre memory without feedback: a sequence layer that trains without a loop.
 
-    Called and stepped as `LMU` is; a rate stretches the window. `last` gives the last output only.
+    Called and stepped as `LMU` is; at rate 2.0 the window has half as many samples. `last` gives
+    the last output only.
 
     Args:
         d_model, d_state   int          channels; N, numbers of each memory

@@ -113,7 +113,7 @@ class LSSLKernel(LSSLParameters):
     signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock.
 
     Cost:   2 N^2 L operations and N L numbers of memory for each of the H channels.
-    Source: Gu et al. 2021 (LSSL), eqs. (4) to (7); our eq-lssl-system, eq-lssl-doubling.
+    Source: Gu et al. 2021 (LSSL), sec. 3; our eq-lssl-system, eq-lssl-doubling.
     """
 
     @property
@@ -176,7 +176,7 @@ class LSSL(SSMLayer):
     Raises:
         TypeError, ValueError: if something is not as wanted; nothing has changed then.
 
-    Error:  A is free: training may carry it where powers grow. S4 and S4D cannot go there.
+    Error:  A is free: training may carry it where powers grow. S4D cannot go there.
     Cost:   2 N^2 L operations and N L numbers of memory a channel, at every training step.
     Source: Gu et al. 2021 (LSSL), sec. 3 and 4; our eq-lssl-system.
     """

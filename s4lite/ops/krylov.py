@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from s4lite.ops import recurrence
-from s4lite.ops.checks import check_ends, check_length, check_tensors
+from s4lite.ops.checks import can_look, check_ends, check_length, check_tensors
 
 __all__ = ["advance", "krylov", "krylov_last_state", "krylov_naive"]
 
@@ -27,7 +27,7 @@ def krylov_naive(Ab: Tensor, x: Tensor, L: int) -> Tensor:
         ValueError: if shapes or devices do not fit, or L < 1.
 
     Cost:   2 N^2 (L - 1) operations in L - 1 products, one after the other.
-    Source: Gu et al. 2021 (LSSL), eqs. (4) to (7); our eq-lmu-table.
+    Source: Gu et al. 2021 (LSSL), sec. 3; our eq-lmu-table.
     """
     batch, dtype = recurrence.check_system(Ab, x, x)
     check_length(L)
@@ -50,9 +50,10 @@ def krylov(Ab: Tensor, x: Tensor, L: int) -> Tensor:
         TypeError: if one is no floating or complex tensor, or L no int.
         ValueError: if shapes or devices do not fit, or L < 1.
 
-    Error:  grows like L eps |x| at most if Ab is a contraction; without bound if it is unstable.
+    Error:  to first order at most L N (N + 1) eps times the largest column if Ab is a contraction
+            (in practice a few eps); without bound if it is unstable.
     Cost:   2 N^2 (L - 1) operations and about log2(L) squarings of 2 N^3; N L numbers are kept.
-    Source: Gu et al. 2021 (LSSL), eqs. (4) to (7); our eq-lssl-doubling, eq-lssl-rounding.
+    Source: Gu et al. 2021 (LSSL), sec. 3; our eq-lssl-doubling, eq-lssl-rounding.
     """
     batch, dtype = recurrence.check_system(Ab, x, x)
     check_length(L)
@@ -63,26 +64,41 @@ def krylov(Ab: Tensor, x: Tensor, L: int) -> Tensor:
     return X
 
 
+def _check_steps(steps: Tensor, x: Tensor, most: int) -> None:
+    """Raise unless `steps` are whole numbers from 0 to `most` (where `can_look`), one a state."""
+    check_length(most, "most")
+    if not isinstance(steps, Tensor) or steps.dtype not in (torch.int32, torch.int64):
+        got = steps.dtype if isinstance(steps, Tensor) else type(steps).__name__
+        raise TypeError(f"want steps as a tensor of whole numbers, int32 or int64, got {got}")
+    if steps.device != x.device or steps.shape not in ((), x.shape[:-1]):
+        got = f"{tuple(steps.shape)} on {steps.device} for x {tuple(x.shape)} on {x.device}"
+        raise ValueError(f"want steps () or one for each state x, got {got}")
+    if can_look(steps) and not bool(((steps >= 0) & (steps <= most)).all()):
+        raise ValueError(f"want steps from 0 to most = {most}, got {steps.tolist()!r:.60}")
+
+
 def advance(Ab: Tensor, x: Tensor, steps: Tensor, most: int) -> Tensor:
     """Take many steps at once without input, each state its own number of them.
 
     Args:
         Ab     (..., N, N)  discrete state matrix
         x      (..., N)     the states
-        steps  (...)        whole numbers from 0 to `most`, with x's leading axes
+        steps  (...)        whole numbers from 0 to `most`, one a state x, or one for all, ()
         most   int          a bound on them, >= 1
     Returns:
         x  (..., N)  Ab^steps x
     Raises:
-        TypeError: if Ab or x is no floating or complex tensor, or most no int.
-        ValueError: if shapes or devices do not fit, or most < 1.
+        TypeError: if Ab or x is no floating or complex tensor, steps no tensor of int32 or int64,
+            or most no int.
+        ValueError: if shapes or devices do not fit, most < 1, or (where `can_look`) steps are < 0
+            or > most.
 
     Cost:   log2(most) squarings of Ab: the binary digits of `steps` say which of them act.
     Source: our eq-lssl-doubling.
     """
-    recurrence.check_system(Ab, x, x)
-    check_length(most, "most")
-    P, steps = Ab, steps[..., None]
+    _, dtype = recurrence.check_system(Ab, x, x)
+    _check_steps(steps, x, most)
+    P, x, steps = Ab.to(dtype), x.to(dtype), steps[..., None]
     for bit in range(most.bit_length()):
         x = torch.where((steps >> bit) % 2 == 1, (P @ x[..., None])[..., 0], x)
         P = P @ P if most >> (bit + 1) else P
@@ -92,7 +108,7 @@ def advance(Ab: Tensor, x: Tensor, steps: Tensor, most: int) -> Tensor:
 def _backwards(u: Tensor, lengths: Tensor | list[int] | None) -> tuple[Tensor, Tensor]:
     """Read u (..., L) from its end, or each row from its own, zeros behind; and the lengths."""
     if lengths is None:
-        return u.flip(-1), torch.full(u.shape[:-1], u.shape[-1], device=u.device)
+        return u.flip(-1), torch.full((), u.shape[-1], device=u.device)
     if u.ndim != 3:
         raise ValueError(f"want u (batch, H, L) where lengths are given, got {tuple(u.shape)}")
     batch, H, L = u.shape
@@ -117,16 +133,22 @@ def krylov_last_state(
         x        (..., N)     the state before it; at rest if None
         lengths  (batch,)     whole numbers from 1 to L: u is (batch, H, L), padded on the right
     Returns:
-        x  (..., N)  Ab^L x + sum over j of Ab^(L - 1 - j) Bb u_j, in Ab's dtype
+        x  (..., N)  Ab^L x + sum over j of Ab^(L - 1 - j) Bb u_j, in a dtype that holds all four
     Raises:
         TypeError, ValueError: if tensors, shapes, devices or lengths do not fit.
 
     Cost:   the table of `krylov`, and one matrix-vector product a signal.
     Source: Chilkuri and Eliasmith 2021, eqs. (18) to (26); our eq-lmu-last.
     """
-    recurrence.check_system(Ab, Bb, Bb if x is None else x)
+    batch, dtype = recurrence.check_system(Ab, Bb, Bb if x is None else x)
     check_tensors(Ab=Ab, u=u)
     check_length(u.shape[-1] if u.ndim else 0, "the length of u")
-    back, ends = _backwards(u, lengths)
-    last = torch.einsum("...nl,...l->...n", krylov(Ab, Bb, u.shape[-1]), back.to(Ab.dtype))
-    return last if x is None else last + advance(Ab, x.to(Ab.dtype), ends, u.shape[-1])
+    try:
+        torch.broadcast_shapes(batch, u.shape[:-1])
+    except RuntimeError:
+        got = f"system and state {tuple(batch)}, u {tuple(u.shape)}"
+        raise ValueError(f"want leading axes that broadcast, got {got}") from None
+    dtype, (back, ends) = torch.promote_types(dtype, u.dtype), _backwards(u, lengths)
+    table = krylov(Ab.to(dtype), Bb, u.shape[-1])
+    last = torch.einsum("...nl,...l->...n", table, back.to(dtype))
+    return last if x is None else last + advance(Ab.to(dtype), x, ends, u.shape[-1])

@@ -400,3 +400,52 @@ def test_memory_alone():
         memory.system(-1.0)
     m = memory.step(torch.ones(2), torch.zeros(2, 8))
     assert m.dtype == F32 and m.shape == (2, 8)
+    for v, wrong, error, said in [
+        (torch.ones(2), torch.zeros(2, 7), ValueError, r"want x \(..., 8\)"),
+        ([1.0], torch.zeros(1, 8), TypeError, "as a torch.Tensor, got list"),
+    ]:
+        with pytest.raises(error, match=said):
+            memory.step(v, wrong)
+
+
+@pytest.mark.parametrize(
+    ("v", "m", "error", "said"),
+    [
+        ([1.0], None, TypeError, "want v as a torch.Tensor, got list"),
+        (torch.ones(5).long(), None, TypeError, "want v of a floating"),
+        (torch.tensor(1.0), None, ValueError, "want the length of v >= 1, got 0"),
+        (torch.ones(2, 0), None, ValueError, "want the length of v >= 1, got 0"),
+        (torch.ones(2, 5), torch.ones(3, 8), ValueError, r"want m \(2, 8\), .* got \(3, 8\)"),
+        (torch.ones(2, 5), torch.ones(2, 7), ValueError, r"want m \(2, 8\), .* got \(2, 7\)"),
+    ],
+)
+def test_table_refuses(v, m, error, said):
+    with pytest.raises(error, match=said):
+        LegendreTable(8, 20.0, 4)(v, m)
+
+
+@pytest.mark.parametrize("length", [True, False, 0.0, 3.0, None])
+def test_table_wants_a_whole_length(length):
+    with pytest.raises(TypeError, match="want length as an int"):
+        LegendreTable(8, 20.0, length)
+
+
+@pytest.mark.parametrize(
+    ("rate", "error", "said"),
+    [
+        (0.0, ValueError, "want rate finite and > 0, got 0.0"),
+        (math.nan, ValueError, "want rate finite and > 0, got nan"),
+        (None, TypeError, "want rate as a number"),
+        (torch.ones(2), ValueError, r"want rate as one number, got a tensor \(2,\)"),
+    ],
+)
+def test_system_refuses_rates(rate, error, said):
+    with pytest.raises(error, match=said):
+        lmu_system(8, 20.0, rate)
+
+
+@both
+def test_shapes_on_the_meta_device(name):
+    layer = LAYERS[name](3, 8, 20.0, device="meta")
+    y, state = layer(torch.zeros(2, 9, 3, device="meta"), return_state=True)
+    assert y.shape == (2, 9, 3) and state.shape == layer.initial_state(2).shape and y.is_meta

@@ -93,6 +93,24 @@ def test_last_state_of_padded_signals():
         torch.testing.assert_close(got[b], want, rtol=0, atol=1e-12)
 
 
+def test_last_state_keeps_the_widest_dtype():
+    """Neither a signal, nor a state, nor Bb is cut down to what Ab is."""
+    Ab, Bb, u, x = tame(4, 4), draw(4, seed=1), draw(2, 30, seed=2), draw(2, 4, seed=3)
+    want = krylov_last_state(Ab, Bb, u, x)
+    single, tol = [v.float().double() for v in (Ab, Bb, u, x)], {"rtol": 0, "atol": 1e-12}
+    exact = krylov_last_state(*single)
+    for keep in range(4):
+        mixed = [v if i == keep else v.float() for i, v in enumerate(single)]
+        torch.testing.assert_close(krylov_last_state(*mixed), exact, **tol)
+    for turn in ([1, 1, 1j, 1j], [1, 1j, 1, 1j]):
+        got = krylov_last_state(*(v * t for v, t in zip((Ab, Bb, u, x), turn, strict=True)))
+        torch.testing.assert_close(got, 1j * want, **tol)
+    torch.testing.assert_close(
+        advance(Ab.float(), x, torch.tensor(5), 9),
+        advance(Ab.float().double(), x, torch.tensor([5, 5]), 9),
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "error", "said"),
     [
@@ -112,10 +130,36 @@ def test_last_state_of_padded_signals():
             "want lengths from 1 to L = 4",
         ),
         (
+            lambda: krylov_last_state(torch.eye(2), torch.ones(3, 2), torch.ones(5, 4)),
+            ValueError,
+            r"want leading axes that broadcast, got system and state \(3,\), u \(5, 4\)",
+        ),
+        (
             lambda: advance(torch.eye(2), torch.ones(2), torch.tensor(1), 0),
             ValueError,
             "want most >= 1",
         ),
+        (
+            lambda: advance(torch.eye(2), torch.ones(2), torch.tensor(9), 3),
+            ValueError,
+            "want steps from 0 to most = 3, got 9",
+        ),
+        (
+            lambda: advance(torch.eye(2), torch.ones(2, 2), torch.tensor([0, -1]), 3),
+            ValueError,
+            "want steps from 0 to most = 3",
+        ),
+        (
+            lambda: advance(torch.eye(2), torch.ones(2, 2), torch.tensor([1, 2, 3]), 3),
+            ValueError,
+            r"want steps \(\) or one for each state x, got \(3,\)",
+        ),
+        (
+            lambda: advance(torch.eye(2), torch.ones(2), torch.tensor(1.0), 3),
+            TypeError,
+            "want steps as a tensor of whole numbers, int32 or int64, got torch.float32",
+        ),
+        (lambda: advance(torch.eye(2), torch.ones(2), 1, 3), TypeError, "want steps .* got int"),
     ],
 )
 def test_bad_input(call, error, said):
