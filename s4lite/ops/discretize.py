@@ -32,7 +32,7 @@ def _aligned(A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor, 
     except RuntimeError:
         raise ValueError(f"want batch axes that broadcast, got {got}") from None
     if is_tensor:
-        dt = dt.to(dtype.to_real())[..., None, None]
+        dt = dt.to(A.new_empty(0, dtype=dtype).real.dtype)[..., None, None]
     return A.to(dtype).expand(*batch, -1, -1), B.to(dtype).expand(*batch, -1, -1), dt
 
 

@@ -394,3 +394,14 @@ def test_bad_input_says_what_was_wanted_and_what_came(rule, A, B, dt, error, mes
 def test_empty_systems_are_refused(rule, shape):
     with pytest.raises(ValueError, match=r"N and M >= 1, got"):
         rule(torch.zeros(shape[0]), torch.zeros(shape[1]), 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [euler, backward_euler, bilinear])
+def test_a_tensor_of_steps_compiles_in_one_graph(rule):
+    A, B = -torch.eye(3, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
+    dt = torch.tensor([0.1, 0.2])
+    for a in (A, A.to(torch.complex128)):
+        got = torch.compile(rule, fullgraph=True)(a, B, dt)
+        for one, other in zip(got, rule(a, B, dt), strict=True):
+            assert one.dtype == other.dtype and (one - other).abs().max() < 1e-14
