@@ -104,9 +104,8 @@ class LegendreTable(LegendreMemory):
     """The memory of all times at once: its table, made once, and N convolutions with it.
 
     Args:
-        d_state, theta, device  as for `LegendreMemory`
-        length                  int    lags that are tabulated once and for all; 0 for none
-        dtype                   dtype  of the layer; the table has it too, float32 at least
+        d_state, theta, device  any  as for `LegendreMemory`; dtype, of the table: float32 at least
+        length                  int  lags that are tabulated once and for all; 0 for none
     Raises:
         TypeError, ValueError: if something is not as wanted.
 
@@ -143,8 +142,7 @@ class LegendreTable(LegendreMemory):
         """Memories after every sample of v (..., L), from m (..., N): (..., N, L)."""
         _check_memory(v, m, self.d_state)
         (Ab, Bb), L = self.system(rate), v.shape[-1]
-        kept = Ab is self.Ab and self.length >= L
-        table = self.table[:, :L] if kept else krylov(Ab, Bb, L)
+        table = self.table[:, :L] if Ab is self.Ab and self.length >= L else krylov(Ab, Bb, L)
         after = causal_conv(v[..., None, :], table.to(v.dtype))
         if m is None:
             return after

@@ -200,6 +200,12 @@ class ParallelParts(StrictLoading):
         return self.head(self.read(torch.cat([m.to(u.dtype), u], -1)))
 
 
+def _at_ends(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Take of x (batch, L, ...) what stands at the end of each row: (batch, ...)."""
+    ends = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
+    return x[torch.arange(len(x), device=x.device), ends - 1]
+
+
 class ParallelViews(ParallelParts):
     """A ParallelLMU's three ways to run: all at once, the end alone, step by step.
 
@@ -223,10 +229,7 @@ class ParallelViews(ParallelParts):
         m = self.memory(v, state, rate)
         y = self.decoded(m.flatten(1, 2).mT, u)
         y = y if lengths is None else y.where(padding_mask(lengths, y), 0.0)
-        if not return_state:
-            return y
-        ends = torch.full((len(u),), u.shape[1], device=u.device) if lengths is None else lengths
-        return y, m[torch.arange(len(u), device=u.device), ..., ends - 1]
+        return (y, _at_ends(m.movedim(-1, 1), lengths)) if return_state else y
 
     def last(
         self,
@@ -239,9 +242,7 @@ class ParallelViews(ParallelParts):
         """The last output (batch, d_model) of each sequence and the state there; no convolution."""
         u, v, lengths = self.encoded(u, state, lengths)
         m = self.memory.last_state(v, state, rate, lengths)
-        ends = torch.full((len(u),), u.shape[1], device=u.device) if lengths is None else lengths
-        u_last = u[torch.arange(len(u), device=u.device), ends - 1]
-        return self.decoded(m.flatten(1)[:, None], u_last[:, None])[:, 0], m
+        return self.decoded(m.flatten(1)[:, None], _at_ends(u, lengths)[:, None])[:, 0], m
 
     def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Map one sample u_t (batch, d_model) to the output and the next state."""

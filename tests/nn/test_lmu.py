@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from walking import close, draw, walk
 
 from s4lite.init.hippo import hippo
 from s4lite.nn.legendre import LegendreMemory, LegendreTable, lmu_system
@@ -28,27 +29,6 @@ def make(name: str, d: int = 3, N: int = 8, theta: float = 20.0, *, seed: int = 
         for p in layer.parameters():
             p.normal_(std=0.3)
     return layer
-
-
-def draw(*shape: int, seed: int = 1, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
-
-
-def close(got: Tensor, want: Tensor, tol: float = 1e-12) -> None:
-    """Equal up to tol times the largest entry."""
-    assert got.shape == want.shape
-    gap = (got - want).abs().max() / want.abs().max()
-    assert gap < tol, f"off by {gap:.1e}"
-
-
-@torch.no_grad()
-def walk(layer: nn.Module, u: Tensor, state: Tensor | None = None, **options):
-    state = layer.initial_state(len(u)) if state is None else state
-    y = []
-    for u_t in u.unbind(1):
-        y_t, state = layer.step(u_t, state, **options)
-        y.append(y_t)
-    return torch.stack(y, 1), state
 
 
 # ------------------------------------------------------------------ the memory

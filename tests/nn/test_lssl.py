@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from walking import close, draw, walk
 
 from s4lite.init.hippo import hippo
 from s4lite.nn.lssl import LSSL, LSSLKernel, initial_matrices
@@ -22,27 +23,6 @@ every_init = pytest.mark.parametrize("init", ["legs", "legt", "lmu", "lagt", "fo
 def make(d_model: int = 4, d_state: int = 8, *, seed: int = 0, **options) -> LSSL:
     torch.manual_seed(seed)
     return LSSL(d_model, d_state, **{"dtype": F64, **options}).eval()
-
-
-def draw(*shape: int, seed: int = 1, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
-
-
-def close(got: Tensor, want: Tensor, tol: float = 1e-12) -> None:
-    """Equal up to tol times the largest entry."""
-    assert got.shape == want.shape
-    gap = (got - want).abs().max() / want.abs().max()
-    assert gap < tol, f"off by {gap:.1e}"
-
-
-@torch.no_grad()
-def walk(layer: nn.Module, u: Tensor, state: Tensor | None = None, **options):
-    state = layer.initial_state(len(u)) if state is None else state
-    y = []
-    for u_t in u.unbind(1):
-        y_t, state = layer.step(u_t, state, **options)
-        y.append(y_t)
-    return torch.stack(y, 1), state
 
 
 def naive_kernel(kernel: LSSLKernel, L: int, rate: float = 1.0) -> Tensor:
