@@ -41,11 +41,11 @@ def kernel_naive(Ab: Tensor, Bb: Tensor, C: Tensor, L: int) -> Tensor:
 
 
 def _check_signals(u: Tensor, K: Tensor) -> None:
-    """Raise unless u and K are tensors (..., L) and (..., M) with samples in them."""
+    """Raise unless u and K are tensors (..., L) and (..., M), and neither is empty."""
     check_tensors(u=u, K=K)
     got = f"u {tuple(u.shape)}, K {tuple(K.shape)}"
-    if 0 in u.shape[-1:] + K.shape[-1:] or not (u.ndim and K.ndim):
-        raise ValueError(f"want u (..., L), K (..., M) with L, M >= 1; got {got}")
+    if 0 in u.shape + K.shape or not (u.ndim and K.ndim):
+        raise ValueError(f"want u (..., L), K (..., M) with L, M >= 1, no axis empty; got {got}")
     try:
         torch.broadcast_shapes(u.shape[:-1], K.shape[:-1])
     except RuntimeError:

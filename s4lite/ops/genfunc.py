@@ -200,8 +200,8 @@ def spectrum(K: Tensor, tau: float = 0.0) -> Tensor:
     check_tau(tau)
     if K.is_complex():
         raise TypeError(f"want K real, got {K.dtype}")
-    if not K.ndim or not K.shape[-1]:
-        raise ValueError(f"want K (..., L), L >= 1; got {tuple(K.shape)}")
+    if not K.ndim or 0 in K.shape:
+        raise ValueError(f"want K (..., L), L >= 1, no axis empty; got {tuple(K.shape)}")
     K = K.to(torch.promote_types(K.dtype, torch.float32))
     return torch.fft.rfft(K / _swelling(K.shape[-1], tau, K))
 
@@ -227,9 +227,9 @@ def from_spectrum(K_hat: Tensor, L: int, tau: float = 0.0) -> Tensor:
     check_tau(tau)
     if not K_hat.is_complex():
         raise TypeError(f"want K_hat complex, got {K_hat.dtype}")
-    if K_hat.shape[-1:] != (L // 2 + 1,):
+    if K_hat.shape[-1:] != (L // 2 + 1,) or 0 in K_hat.shape:
         got = f"{tuple(K_hat.shape)} for L = {L}"
-        raise ValueError(f"want K_hat (..., L // 2 + 1); got {got}")
+        raise ValueError(f"want K_hat (..., L // 2 + 1), no axis empty; got {got}")
     K = torch.fft.irfft(K_hat.to(torch.promote_types(K_hat.dtype, torch.complex64)), n=L)
     return K * _swelling(L, tau, K)
 

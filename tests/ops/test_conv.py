@@ -291,8 +291,9 @@ def test_fft_length_refuses(n, error):
 
 GOOD = torch.ones(4)
 BAD = {
-    "u empty": (GOOD[:0], GOOD, ValueError, r"L, M >= 1; got u \(0,\)"),
+    "u empty": (GOOD[:0], GOOD, ValueError, r"L, M >= 1, no axis empty; got u \(0,\)"),
     "K empty": (GOOD, torch.ones(3, 0), ValueError, r"L, M >= 1.*K \(3, 0\)"),
+    "no batch": (GOOD.expand(0, -1), GOOD, ValueError, r"no axis empty; got u \(0, 4\)"),
     "u a number": (torch.tensor(1.0), GOOD, ValueError, r"u \(\), K"),
     "K a number": (GOOD, torch.tensor(1.0), ValueError, r"K \(\)"),
     "axes": (torch.ones(2, 4), torch.ones(3, 4), ValueError, r"broadcast.*\(2, 4\).*\(3, 4\)"),
