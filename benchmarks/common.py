@@ -1,6 +1,7 @@
 """What the benchmarks share: timing in turn, memory of a fresh process, environment, JSON."""
 
 import json
+import os
 import platform
 import re
 import resource
@@ -75,10 +76,10 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def child(script: str, *arguments: str) -> dict[str, Any]:
+def child(script: str, *arguments: str, **environ: str) -> dict[str, Any]:
     """Run a script of this folder in a process of its own; return the JSON that it prints last."""
     command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environ)
     if done.returncode:
         raise RuntimeError(f"{Path(script).name} {' '.join(arguments)} failed:\n{done.stderr}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -6,6 +6,7 @@ Home: chapter 10, "Cauchy and Woodbury, with half the angle"
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -56,14 +57,34 @@ def _check_sums(v: Tensor, l: Tensor, w: Tensor) -> None:
 _TILE = 2**18  # entries of F that exist at a time
 
 
-def _fold(v: Tensor, l: Tensor, s: Tensor, c: Tensor) -> Tensor:
-    """One tile of `cauchy`, eq-cauchy-fold: all in the precision of v."""
+def _fold(v: Tensor, l: Tensor, w: Tensor) -> Tensor:
+    """One tile of `cauchy`, eq-cauchy-fold: all but the nodes themselves in the precision of v."""
+    s, c = torch.sinh(w).to(v.dtype), torch.cosh(w).to(v.dtype)
     p, q = torch.broadcast_tensors(2 * v.real, -2 * (v * l.conj()[..., None, :]).real)
     middle, last = l.real[..., None] * (4 * s * c), (l.real**2 + l.imag**2)[..., None] * (c * c)
     F = torch.view_as_real((4 * s * s - middle + last).reciprocal()).flatten(-2)  # (..., n, 2 K)
     sums = _real_product(torch.cat([p, q], -2), F).unflatten(-1, (-1, 2))
     P, Q = torch.view_as_complex(sums.contiguous()).chunk(2, -2)
     return 2 * s * P + c * Q
+
+
+def _may_recompute() -> bool:
+    """Is a backward pass to come, for which tiles can be made again?"""
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled()
+    return torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+
+
+def _by_tiles(
+    work: Callable[[Tensor, Tensor, Tensor], Tensor], v: Tensor, l: Tensor, w: Tensor
+) -> Tensor:
+    """Compute work(v, l, w), nodes on the last axis, a tile of nodes at a time."""
+    systems = math.prod(torch.broadcast_shapes(v.shape[:-2], l.shape[:-1]))
+    width = max(1, _TILE // max(1, systems * l.shape[-1]))
+    if width >= len(w) or not _may_recompute():
+        return torch.cat([work(v, l, part) for part in w.split(width)], -1)
+    again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(work, v, l, part) for part in w.split(width)], -1)
 
 
 def cauchy(v: Tensor, l: Tensor, w: Tensor) -> Tensor:
@@ -87,22 +108,18 @@ def cauchy(v: Tensor, l: Tensor, w: Tensor) -> Tensor:
     """
     _check_sums(v, l, w)
     dtype = torch.promote_types(torch.promote_types(v.dtype, l.dtype), torch.complex64)
-    arguments = v.to(dtype), l.to(dtype)
-    s, c = torch.sinh(w).to(dtype), torch.cosh(w).to(dtype)
-    systems = math.prod(torch.broadcast_shapes(v.shape[:-2], l.shape[:-1]))
-    width = max(1, _TILE // max(1, systems * l.shape[-1]))
-    tiles = zip(s.split(width), c.split(width), strict=True)
-    if width >= len(w) or not _may_recompute():
-        return torch.cat([_fold(*arguments, *tile) for tile in tiles], -1)
-    again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(_fold, *arguments, *tile) for tile in tiles], -1)
+    return _by_tiles(_fold, v.to(dtype), l.to(dtype), w)
 
 
-def _may_recompute() -> bool:
-    """Is a backward pass to come, for which tiles can be made again?"""
-    if torch.compiler.is_compiling():
-        return torch.is_grad_enabled()
-    return torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+def _without_wires(v: Tensor, l: Tensor, w: Tensor) -> Tensor:
+    """One tile of `dplr_spectrum`: all (r + 1)^2 sums, then eq-cauchy-wires."""
+    size, c = math.isqrt(v.shape[-2]), torch.cosh(w).to(v.dtype)  # size = r + 1
+    rho = _fold(v, l, w).unflatten(-2, (size, size))
+    for j in range(size - 1, 0, -1):
+        loop = c / (1 + c * rho[..., j, j, :])
+        into, out = rho[..., j, None, :j, :], rho[..., :j, j, None, :]
+        rho = rho[..., :j, :j, :] - out * into * loop[..., None, None, :]
+    return torch.exp(w).to(v.dtype) * rho[..., 0, 0, :]
 
 
 def dplr_spectrum(
@@ -130,10 +147,6 @@ def dplr_spectrum(
     left = torch.cat([Ct[..., None, :].expand(*batch, 1, n), P.mH.expand(*batch, r, n)], -2)
     right = torch.cat([B[..., None, :].expand(*batch, 1, n), P.mT.expand(*batch, r, n)], -2)
     v = (left[..., :, None, :] * right[..., None, :, :]).flatten(-3, -2) * dt[..., None, None]
-    rho = cauchy(v.to(dtype), (dt[..., None] * Lambda).to(dtype), w)
-    rho, c = rho.unflatten(-2, (r + 1, r + 1)), torch.cosh(w).to(dtype)
-    for j in range(r, 0, -1):
-        loop = c / (1 + c * rho[..., j, j, :])
-        into, out = rho[..., j, None, :j, :], rho[..., :j, j, None, :]
-        rho = rho[..., :j, :j, :] - out * into * loop[..., None, None, :]
-    return torch.exp(w).to(dtype) * rho[..., 0, 0, :]
+    v, l = v.to(dtype), (dt[..., None] * Lambda).to(dtype)
+    _check_sums(v, l, w)
+    return _by_tiles(_without_wires, v, l, w)

@@ -289,3 +289,18 @@ def test_bad_input_to_the_spectrum():
     assert good(POLES, POLES[:, None]).shape == (5,)
     with pytest.raises(TypeError, match="want l and w complex"):
         good(POLES, POLES[:, None], w=W.imag)
+
+
+@pytest.mark.parametrize("r", [1, 2])
+def test_of_all_sums_at_a_node_one_number_is_kept(small_tiles, r):
+    """Backward, `dplr_spectrum` keeps its arguments and the nodes, whatever the rank."""
+    kept = {}
+    keep = lambda x: kept.setdefault(x.data_ptr(), x).numel() and x  # noqa: E731
+    dt, w, n, systems = torch.full((4,), 0.01, dtype=torch.float64), half_angles(3000, 0.5), 32, 4
+    B, Ct = (draw(systems, n, seed=k).requires_grad_() for k in (21, 22))
+    P = draw(systems, n, r, seed=23).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        K_hat = dplr_spectrum(some_poles(n), P, B, Ct, dt, w, torch.complex128)
+    assert K_hat.shape == (4, 1501)
+    kept = sum(x.numel() for x in kept.values())
+    assert kept < 2 * 1501 + 8 * systems * (r + 1) ** 2 * n < systems * (r + 1) ** 2 * 1501
