@@ -217,7 +217,8 @@ def _by_dense(system: tuple[Tensor, ...], L: int, dtype: torch.dtype) -> Tensor:
         Y = torch.cat([Y, Y @ M], -2)
         M = M @ M if Y.shape[-2] * R < L else M
     Y = Y[..., : -(-L // R), :]
-    return _real_product(Y.to(dtype), X.to(dtype)).flatten(-2)[..., :L]
+    sums = dtype if L > _SHORT else torch.float64
+    return _real_product(Y.to(sums), X.to(sums)).flatten(-2)[..., :L].to(dtype)
 
 
 _TAU_SMALL = 18.0  # damping that lets C-tilde be C: e^-18 = 1.5e-8 < 2^-24
