@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s4lite.nn.checks import check_state
-from s4lite.nn.kernel import target_of
+from s4lite.nn.clock import target_of
 from s4lite.nn.recurrent import BaselineLayer
 from s4lite.ops.checks import check_length, check_tensors
 

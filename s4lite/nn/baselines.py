@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.nn.attention import Attention
-from s4lite.nn.kernel import target_of
+from s4lite.nn.clock import target_of
 from s4lite.nn.lookback import CKConv, DilatedConv
 from s4lite.nn.recurrent import GRU, LSTM, RNN, BaselineLayer
 from s4lite.ops.checks import can_look, check_length, check_positive, check_tensors

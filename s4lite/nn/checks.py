@@ -4,16 +4,21 @@ Home: chapter 12, "The layer" (chapters/12_layer.ipynb), and chapter 15, "The mo
 (chapters/15_model.ipynb).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from s4lite.ops.checks import check_ends, check_tensors
+from s4lite.ops.checks import check_ends, check_positive, check_tensors
 
 __all__ = [
     "check_flags",
+    "check_gaps",
     "check_lengths",
     "check_sequence",
     "check_state",
+    "options_for",
     "padding_mask",
     "without_padding",
 ]
@@ -98,6 +103,50 @@ def padding_mask(lengths: Tensor, u: Tensor) -> Tensor:
         keep  (batch, L, 1)  bool, True where u is real and False where it is padding
     """
     return (torch.arange(u.shape[1], device=u.device) < lengths[:, None])[..., None]
+
+
+def check_gaps(dt: Tensor | float, u: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Bring the times between samples into one form.
+
+    Args:
+        dt    (batch, L) or (L,)           from the sample before, > 0  [usual spacings]
+              (batch,) or (), or a number  if u is one sample a sequence
+        u     (batch, L, d) or (batch, d)  the samples
+        keep  (batch, L, 1)                bool, False where u is padding: there no time passes
+    Returns:
+        gaps  (batch, L) or (batch,)  float64, on u's device; 0 in the padding
+    Raises:
+        TypeError: if dt is no real floating tensor, nor (for one sample) a number.
+        ValueError: if its shape or device is another, or (where `can_look`) a value that is no
+            padding is not finite and > 0.
+    """
+    if u.ndim == 2 and not isinstance(dt, Tensor):
+        check_positive(dt=dt)
+        dt = torch.tensor(float(dt), dtype=torch.float64, device=u.device)
+    check_tensors(dt=dt, u=u)
+    if dt.shape not in (u.shape[:-1], u.shape[1:-1]):
+        names = "(batch, L) or (L,)" if u.ndim == 3 else "(batch,) or ()"
+        raise ValueError(f"want dt {names} for u {tuple(u.shape)}, got {tuple(dt.shape)}")
+    gaps = dt.expand(u.shape[:-1])
+    gaps = gaps if keep is None else gaps.where(keep[..., 0], 1.0)
+    check_positive(dt=gaps)
+    return gaps.double() if keep is None else gaps.double().where(keep[..., 0], 0.0)
+
+
+def options_for(layer: object, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the keyword arguments with which a layer is run: a dt only where there is one.
+
+    Args:
+        layer  any      has `takes_dt = True` if its `forward` and `step` know the argument dt
+        run    mapping  keyword arguments
+    Returns:
+        run  dict  the same, without dt if that is None
+    Raises:
+        ValueError: if there is a dt, and the layer does not say that it `takes_dt`.
+    """
+    if run.get("dt") is not None and not getattr(layer, "takes_dt", False):
+        raise ValueError(f"want a layer that takes dt, got {type(layer).__name__}")
+    return {name: value for name, value in run.items() if name != "dt" or value is not None}
 
 
 def without_padding(u: Tensor, lengths: Tensor | list[int] | None) -> Tensor:

@@ -3,51 +3,26 @@
 Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
 """
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from s4lite.init.diagonal import s4d_inv, s4d_lin
+from s4lite.init.diagonal import s4d_inv, s4d_lin, s4d_random, s4d_real
+from s4lite.init.nplr import nplr
 from s4lite.nn.checks import check_state
-from s4lite.nn.loading import StrictLoading
+from s4lite.nn.clock import Clocks, check_clocks, check_rate, target_of
 from s4lite.ops import checks
-from s4lite.ops.checks import check_disc, check_length, check_positive, check_tensors
+from s4lite.ops.checks import check_disc, check_length, check_tensors
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
+from s4lite.ops.scan import diag_scan
 from s4lite.ops.vandermonde import log_discretize, vandermonde
 
-__all__ = [
-    "DiagKernel",
-    "DiagParameters",
-    "check_clocks",
-    "check_rate",
-    "initial_poles",
-    "initial_values",
-    "target_of",
-]
+__all__ = ["DiagKernel", "DiagParameters", "DiagViews", "initial_modes", "initial_values"]
 
 
-def initial_poles(init: str | Tensor, d_state: int) -> Tensor:
-    """Look up the poles that a layer's argument `init` names.
-
-    Args:
-        init     str or (n,)  "lin", "inv", or n = N/2 complex poles  [1/time]
-        d_state  int          N, even
-    Returns:
-        Lambda  (n,)  complex128, Re < 0, on the CPU  [1/time]
-    Raises:
-        TypeError: if d_state is no int, or init neither a name nor a tensor.
-        ValueError: if d_state is odd or < 2, or init unknown, of another shape, without values
-            (meta), or not stable.
-
-    Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles.
-    """
-    checks.check_state_size(d_state, "d_state")
-    named = {"lin": s4d_lin, "inv": s4d_inv}
-    if isinstance(init, str) and init in named:
-        return named[init](d_state)
-    if isinstance(init, str):
-        raise ValueError(f"want init one of {sorted(named)} or a tensor of poles, got {init!r}")
+def _given_poles(init: Tensor, d_state: int) -> Tensor:
+    """The caller's own poles as complex128 on the CPU; raise unless they are n, finite, Re < 0."""
     check_tensors(init=init)
     if init.shape != (d_state // 2,) or not init.is_complex() or init.is_meta:
         got = f"{init.dtype} {tuple(init.shape)} on {init.device}"
@@ -57,108 +32,75 @@ def initial_poles(init: str | Tensor, d_state: int) -> Tensor:
     return init.detach().to("cpu", torch.complex128)
 
 
-def check_clocks(d_model: int, n_ssm: int, dt_min: float, dt_max: float) -> None:
-    """Raise unless n_ssm systems can serve d_model channels and 0 < dt_min <= dt_max.
+def initial_modes(init: str | Tensor, d_state: int) -> tuple[Tensor, Tensor]:
+    """Look up the poles and input weights that a layer's argument `init` names.
 
     Args:
-        d_model         int    H, channels
-        n_ssm           int    independent sets of poles, a divisor of H
-        dt_min, dt_max  float  the range of the steps  [time]
+        init     str or (n,)  "legs", "lin", "inv", "real", "random", or n = N/2 complex poles
+        d_state  int          N, even
+    Returns:
+        Lambda  (n,)  complex128, Re < 0, on the CPU  [1/time]
+        B       (n,)  complex128, on the CPU: for "legs" that of HiPPO-LegS, else 1
     Raises:
-        TypeError: if d_model or n_ssm is no int.
-        ValueError: if one is < 1, n_ssm does not divide d_model, or the range is empty, NaN
-            or not > 0.
+        TypeError: if d_state is no int, or init neither a name nor a tensor.
+        ValueError: if d_state is odd or < 2, or init unknown, of another shape, without values
+            (meta), or not stable.
+
+    Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles.
     """
-    check_length(d_model, "d_model")
-    check_length(n_ssm, "n_ssm")
-    if d_model % n_ssm:
-        raise ValueError(f"want n_ssm to divide d_model, got n_ssm={n_ssm}, d_model={d_model}")
-    check_positive(dt_min=dt_min, dt_max=dt_max)
-    if dt_min > dt_max:
-        raise ValueError(f"want dt_min <= dt_max, got dt_min={dt_min}, dt_max={dt_max}")
+    checks.check_state_size(d_state, "d_state")
+    named = {"inv": s4d_inv, "lin": s4d_lin, "random": s4d_random, "real": s4d_real}
+    if isinstance(init, str) and init == "legs":
+        model = nplr("legs", d_state)
+        return model.Lambda, model.B
+    if isinstance(init, str) and init not in named:
+        names = sorted([*named, "legs"])
+        raise ValueError(f"want init one of {names} or a tensor of poles, got {init!r}")
+    Lambda = named[init](d_state) if isinstance(init, str) else _given_poles(init, d_state)
+    return Lambda, torch.ones_like(Lambda)
 
 
 def initial_values(
-    poles: Tensor, d_model: int, n_ssm: int, channels: int, dt_min: float, dt_max: float
+    Lambda: Tensor, B: Tensor, d_model: int, n_ssm: int, channels: int
 ) -> dict[str, Tensor]:
-    """Draw the real numbers with which a bank of diagonal systems starts.
+    """Draw the real numbers with which a bank of diagonal systems starts, but for its clocks.
 
     Args:
-        poles           (n,)   complex, Re < 0, on the CPU  [1/time]
-        d_model         int    H, channels: a clock for each
-        n_ssm           int    copies of the poles, and of B
-        channels        int    output rows C for each system
-        dt_min, dt_max  float  the range of the clocks  [time]
+        Lambda    (n,)  complex, Re < 0, on the CPU  [1/time]
+        B         (n,)  complex, on the CPU
+        d_model   int   H, channels
+        n_ssm     int   copies of the poles, and of B
+        channels  int   output rows C for each system
     Returns:
-        dict  log_dt (H,), Lambda_log_re and Lambda_im (n_ssm, n), B (n_ssm, n, 2),
-              C (channels, H, n, 2), all on the CPU
+        dict  Lambda_log_re and Lambda_im (n_ssm, n), B (n_ssm, n, 2), C (channels, H, n, 2)
 
-    Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles, eq-layer-octave, eq-layer-variance.
+    Source: Gu et al. 2022 (S4D), sec. 4; our eq-layer-poles, eq-layer-variance.
     """
-    check_length(channels, "channels")
-    n, cpu = len(poles), {"device": "cpu"}
     return {
-        "log_dt": torch.empty(d_model, **cpu).uniform_(math.log(dt_min), math.log(dt_max)),
-        "Lambda_log_re": (-poles.real).log().repeat(n_ssm, 1),
-        "Lambda_im": poles.imag.repeat(n_ssm, 1),
-        "B": torch.tensor([1.0, 0.0], **cpu).repeat(n_ssm, n, 1),
-        "C": torch.randn(channels, d_model, n, 2, **cpu) * 0.5**0.5,
+        "Lambda_log_re": (-Lambda.real).log().repeat(n_ssm, 1),
+        "Lambda_im": Lambda.imag.repeat(n_ssm, 1),
+        "B": torch.view_as_real(B).repeat(n_ssm, 1, 1),
+        "C": torch.randn(channels, d_model, len(Lambda), 2, device="cpu") * 0.5**0.5,
     }
 
 
-def target_of(device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
-    """Make an empty tensor of the device and dtype that a layer's parameters shall have.
-
-    Args:
-        device  torch.device, str or None  None for torch's default
-        dtype   torch.dtype or None        a floating one; None for torch's default
-    Returns:
-        like  (0,)
-    Raises:
-        TypeError: if dtype is none of those in which layers work.
-    """
-    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    if not (dtype is None or isinstance(dtype, torch.dtype)) or dtype not in (None, *floats):
-        raise TypeError(f"want a floating dtype of 16 to 64 bits, got {dtype!r}")
-    return torch.empty(0, device=device, dtype=dtype)
+def _check_range(Lambda: Tensor, B: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError unless dtype can hold the numbers that stand for poles and weights."""
+    held = torch.cat([(-Lambda.real).log(), Lambda.imag, B.real, B.imag]).to(dtype)
+    if not bool(held.isfinite().all()):
+        got = f"|Lambda| up to {Lambda.abs().max():g}, |B| up to {B.abs().max():g}"
+        raise ValueError(f"want poles and weights that {dtype} can hold, got {got}")
 
 
-def _check_range(poles: Tensor, dt_min: float, dt_max: float, dtype: torch.dtype) -> None:
-    """Raise ValueError unless dtype can hold the numbers that stand for poles and clocks."""
-    logs = torch.tensor([math.log(dt_min), math.log(dt_max)], dtype=torch.float64, device="cpu")
-    logs = torch.cat([logs, (-poles.real).log()]).to(dtype).double().exp()
-    if not bool((logs.isfinite() & (logs > 0)).all() and poles.imag.to(dtype).isfinite().all()):
-        got = f"|Lambda| up to {poles.abs().max():g}, dt from {dt_min:g} to {dt_max:g}"
-        raise ValueError(f"want poles and clocks that {dtype} can hold, got {got}")
-
-
-def check_rate(rate: float | Tensor, like: Tensor) -> None:
-    """Raise unless rate is one real number, finite and > 0 (where `can_look`).
-
-    Args:
-        rate  float or ()  a number, or a floating tensor without axes
-        like  tensor       a parameter: a tensor is on its device, or on the CPU
-    Raises:
-        TypeError: if it is no number, or a tensor that is not real and floating.
-        ValueError: if it has axes, is on another device, or not finite and > 0.
-    """
-    if isinstance(rate, Tensor):
-        check_tensors(rate=rate)
-        if rate.ndim or rate.device not in (torch.device("cpu"), like.device):
-            got = f"a tensor {tuple(rate.shape)} on {rate.device}"
-            raise ValueError(f"want rate as one number, got {got}")
-    check_positive(rate=rate)
-
-
-class DiagParameters(StrictLoading):
+class DiagParameters(Clocks):
     """Real numbers that, whatever they are, mean H stable diagonal systems.
 
     Args:
         d_model, d_state  int          H systems of N/2 conjugate pairs
-        init              str or (n,)  "lin", "inv", or n = N/2 complex poles  [1/time]
+        init              str or (n,)  as for `initial_modes`
         disc              str          "zoh" or "bilinear"
         n_ssm, channels   int          sets of poles and B (h uses set h mod n_ssm); rows of C
-        dt_min, dt_max    float        the clocks start log-uniformly between these  [time]
+        options           any          clock, dt_min, dt_max, device, dtype, as for `Clocks`
     Raises:
         TypeError, ValueError: if an argument is not as said.
 
@@ -176,55 +118,58 @@ class DiagParameters(StrictLoading):
         disc: str = "zoh",
         n_ssm: int = 1,
         channels: int = 1,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        check_clocks(d_model, n_ssm, dt_min, dt_max)
+        check_clocks(d_model, n_ssm, **options)  # everything is looked at before the first draw
         check_disc(disc)
-        self.d_model, self.d_state, self.disc = d_model, d_state, disc
-        poles, like = initial_poles(init, d_state), target_of(device, dtype)
-        _check_range(poles, dt_min, dt_max, like.dtype)
-        for name, value in initial_values(poles, d_model, n_ssm, channels, dt_min, dt_max).items():
+        check_length(channels, "channels")
+        Lambda, B = initial_modes(init, d_state)
+        _check_range(Lambda, B, target_of(None, options.get("dtype")).dtype)
+        super().__init__(d_model, n_ssm=n_ssm, **options)
+        self.d_state, self.disc = d_state, disc
+        self.slow += ("Lambda_log_re", "Lambda_im", "B")
+        like = next(self.parameters())  # the clock's
+        for name, value in initial_values(Lambda, B, d_model, n_ssm, channels).items():
             self.register_parameter(name, nn.Parameter(value.to(like)))
 
-    def system(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Discretize at `rate`: nu (H, n), Bb (H, n), C (channels, H, n), all complex128."""
-        check_rate(rate, self.log_dt)
+    def modes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Lambda (H, n), B (H, n) and C (channels, H, n) as numbers, all complex128."""
         copies = self.d_model // self.B.shape[0]
         Lambda = torch.complex(-self.Lambda_log_re.double().exp(), self.Lambda_im.double())
-        dt = self.log_dt.double().exp() * rate
-        nu, phi = log_discretize(Lambda.repeat(copies, 1), dt, self.disc)
-        B = torch.view_as_complex(self.B.double()).repeat(copies, 1)
-        return nu, phi * B, torch.view_as_complex(self.C.double())
+        B = torch.view_as_complex(self.B.double())
+        return Lambda.repeat(copies, 1), B.repeat(copies, 1), torch.view_as_complex(self.C.double())
+
+    def system(self, rate: float = 1.0, gaps: Tensor | None = None) -> tuple[Tensor, ...]:
+        """nu, Bb (H, n), C (channels, H, n), complex128; gaps (batch,): nu, Bb (batch, H, n)."""
+        (Lambda, B, C), dt = self.modes(), self.steps(rate)
+        nu, phi = log_discretize(Lambda, dt if gaps is None else dt * gaps[:, None], self.disc)
+        return nu, phi * B, C
 
 
-class DiagKernel(DiagParameters):
-    """The views of H diagonal systems: kernel, response and end of a state, single steps.
+class DiagViews(DiagParameters):
+    """H diagonal systems, each signal seen whole: kernel, response and end of a state.
 
     Arguments as for `DiagParameters`. States are (batch, H, N/2), complex, and belong to output
     row 0; signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock.
 
-    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, eq-layer-step, eq-layer-state.
+    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, eq-layer-state.
     """
 
     @property
     def real_dtype(self) -> torch.dtype:
         """The dtype of signals and kernels: that of the parameters, float32 at least."""
-        return torch.promote_types(self.log_dt.dtype, torch.float32)
+        return torch.promote_types(self.C.dtype, torch.float32)
 
     def initial_state(self, batch: int) -> Tensor:
         """Make a state that remembers nothing: (batch, H, N/2) complex zeros."""
         check_length(batch, "batch")
         size = (batch, self.d_model, self.d_state // 2)
-        dtype = torch.promote_types(self.log_dt.dtype, torch.complex64)
-        return torch.zeros(size, dtype=dtype, device=self.log_dt.device)
+        dtype = torch.promote_types(self.C.dtype, torch.complex64)
+        return torch.zeros(size, dtype=dtype, device=self.C.device)
 
     def check_state(self, x: Tensor, batch: int) -> None:
         """Raise unless x is a state (batch, H, N/2) of these systems."""
-        check_state(x, (batch, self.d_model, self.d_state // 2), self.log_dt)
+        check_state(x, (batch, self.d_model, self.d_state // 2), self.C)
 
     def forward(self, L: int, rate: float = 1.0) -> Tensor:
         """Compute the kernels (channels, H, L)."""
@@ -248,7 +193,28 @@ class DiagKernel(DiagParameters):
         nu, Bb, _ = self.system(rate)
         return diag_last_state(nu, Bb, u, x, lengths)
 
-    def step(self, u_t: Tensor, x: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Take in u_t (batch, H) at state x: the output (batch, H) and the next state."""
-        nu, Bb, C = self.system(rate)
+
+class DiagKernel(DiagViews):
+    """The views of H diagonal systems: kernel, response and end of a state, steps and scans.
+
+    Arguments as for `DiagParameters`, states and signals as for `DiagViews`. `gaps` > 0 tell how
+    far each sample is from the one before, in units of the usual spacing.
+
+    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, eq-layer-step, eq-layer-gaps.
+    """
+
+    def step(
+        self, u_t: Tensor, x: Tensor, rate: float = 1.0, gaps: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Take in u_t (batch, H), `gaps` (batch,) after state x: the output and the next state."""
+        nu, Bb, C = self.system(rate, gaps)
         return diag_step(nu, Bb, C[0], u_t, x)
+
+    def scan(
+        self, u: Tensor, gaps: Tensor, x: Tensor | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Walk along u (batch, H, L), `gaps` (batch, L) apart: the outputs and the last state."""
+        check_rate(rate, self.C)
+        (Lambda, B, C), dt = self.modes(), self.steps()[:, None] * (rate * gaps.double())[:, None]
+        y, x = diag_scan(Lambda, B, C[0], dt, u, x, self.disc)
+        return y, x.to(torch.promote_types(self.C.dtype, torch.complex64))

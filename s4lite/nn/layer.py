@@ -1,6 +1,7 @@
 """A bank of state spaces as a layer: it stands where self-attention stood.
 
-Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
+Home: chapter 12, "The layer" (chapters/12_layer.ipynb), and chapter 12, "S4 as a layer"
+(chapters/12b_s4_layer.ipynb).
 """
 
 from numbers import Real
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.nn.checks import check_flags, check_lengths, check_sequence, padding_mask
+from s4lite.nn.dplr import DPLRKernel
+from s4lite.nn.filters import FilterBank
 from s4lite.nn.kernel import DiagKernel
-from s4lite.nn.loading import StrictLoading
-from s4lite.ops.conv import causal_conv, two_sided_conv
 
-__all__ = ["S4D", "FilterBank", "SSMLayer", "TiedDropout", "check_head", "make_head"]
+__all__ = ["S4", "S4D", "SSMLayer", "TiedDropout", "check_head", "make_head"]
 
 
 class TiedDropout(nn.Dropout):
@@ -79,56 +80,6 @@ def make_head(
     return nn.Sequential(activations[activation](), TiedDropout(dropout), *maps[mixer])
 
 
-class FilterBank(StrictLoading):
-    """H filters and H wires, causal or both ways: the linear part of a layer.
-
-    Args:
-        kernel         DiagKernel  the filters (any with its methods); 1 channel, or 2 both ways
-        bidirectional  bool        filter the future too; there is then no state and no step
-    Raises:
-        TypeError: if bidirectional is no bool.
-        ValueError: if the kernel has another number of channels.
-
-    Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-two-sided, eq-layer-state.
-    """
-
-    def __init__(self, kernel: DiagKernel, *, bidirectional: bool = False) -> None:
-        super().__init__()
-        check_flags(bidirectional=bidirectional)
-        if len(kernel.C) != 1 + bidirectional:
-            raise ValueError(f"want {1 + bidirectional} channels, got {len(kernel.C)}")
-        self.kernel, self.d_model, self.bidirectional = kernel, kernel.d_model, bidirectional
-        self.D = nn.Parameter(torch.randn(self.d_model, device="cpu").to(kernel.log_dt))
-
-    def initial_state(self, batch: int = 1) -> Tensor:
-        """Make a state that remembers nothing: (batch, d_model, d_state / 2) complex zeros."""
-        self.check_causal()
-        return self.kernel.initial_state(batch)
-
-    def check_causal(self) -> None:
-        """Raise ValueError unless states make sense here."""
-        if self.bidirectional:
-            raise ValueError("want a causal layer for states and steps, got bidirectional=True")
-
-    def check_state(self, state: Tensor, batch: int) -> None:
-        """Raise unless states make sense here, and this one fits."""
-        self.check_causal()
-        self.kernel.check_state(state, batch)
-
-    def filter(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> Tensor:
-        """Filter u (batch, H, L), after what `state` remembers: (batch, H, L)."""
-        L = u.shape[-1]
-        K = self.kernel(L, rate)
-        y = two_sided_conv(u, *K) if self.bidirectional else causal_conv(u, K[0])
-        y = y + self.D.to(u.dtype)[:, None] * u
-        return y if state is None else y + self.kernel.response(state, L, rate)
-
-    def filter_step(self, u_t: Tensor, state: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """Filter one sample u_t (batch, H): the output (batch, H) and the next state."""
-        y_t, state = self.kernel.step(u_t, state, rate)
-        return y_t + self.D.to(u_t.dtype) * u_t, state
-
-
 class SSMLayer(FilterBank):
     """A bank of filters as a layer: filter, then a head that works position by position.
 
@@ -150,48 +101,53 @@ class SSMLayer(FilterBank):
         state: Tensor | None = None,
         *,
         rate: float = 1.0,
+        dt: Tensor | None = None,
         lengths: Tensor | list[int] | None = None,
         return_state: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Map u (batch, L, d_model) to the same shape, or to (y, state) if return_state.
 
         Args:
-            u        (batch, L, d_model)    input, in the dtype of the parameters or autocast
-            state    (batch, d_model, N/2)  complex: all that is remembered of earlier samples
-            rate     float                  > 0; 2.0 if every second sample was kept
-            lengths  (batch,)               of right-padded sequences: y is 0 beyond them
+            u        (batch, L, d_model)      input, in the dtype of the parameters or autocast
+            state    (batch, d_model, N/2)    complex: all that is remembered of earlier samples
+            rate     float                    > 0; 2.0 if every second sample was kept
+            dt       (batch, L) or (L,)       > 0, from the sample before, or `state`; None: all 1
+            lengths  (batch,)                 of right-padded sequences: y is 0 beyond them
         """
         check_sequence(u, "batch L d_model", self.d_model, self.D)
-        if return_state:
-            self.check_causal()
         if state is not None:
             self.check_state(state, u.shape[0])
         lengths = None if lengths is None else check_lengths(lengths, u)
         keep = None if lengths is None else padding_mask(lengths, u)
+        gaps = self.gaps_of(dt, u, keep)
         v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
-        y = self.head(self.filter(v, state, rate).mT.contiguous().to(u.dtype))
+        y, state = self.run(v, state, rate, gaps, lengths, return_state)
+        y = self.head(y.mT.contiguous().to(u.dtype))
         y = y if keep is None else y.where(keep, 0.0)
-        return (y, self.kernel.last_state(v, state, rate, lengths)) if return_state else y
+        return (y, state) if return_state else y
 
-    def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Map one sample u_t (batch, d_model) to the output and the next state."""
+    def step(
+        self, u_t: Tensor, state: Tensor, *, rate: float = 1.0, dt: Tensor | float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map one sample u_t (batch, d_model), `dt` after state: the output and the next state."""
         check_sequence(u_t, "batch d_model", self.d_model, self.D)
         self.check_state(state, u_t.shape[0])
-        y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate)
+        gaps = self.gaps_of(dt, u_t, None)
+        y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate, gaps)
         return self.head(y[:, None].to(u_t.dtype))[:, 0], state
 
 
 class S4D(SSMLayer):
     """Diagonal S4: a sequence layer, (batch, L, d_model) to the same shape.
 
-        layer(u, state=None, *, rate=1.0, lengths=None, return_state=False) -> y or (y, state)
-        layer.step(u_t, state, *, rate=1.0) -> y_t, state   # after layer.eval()
+        layer(u, state=None, *, rate=1.0, dt=None, lengths=None, return_state=False) -> y[, state]
+        layer.step(u_t, state, *, rate=1.0, dt=None) -> y_t, state   # after layer.eval()
         layer.initial_state(batch) -> state
         layer.kernel(L, rate=1.0) -> (channels, d_model, L)
 
     Args:
         d_model, d_state  int          H channels; N numbers of state for each, even
-        init, disc, n_ssm, dt_min, dt_max, device, dtype   as for `DiagParameters`
+        init, disc, n_ssm, clock, dt_min, dt_max, device, dtype   as for `DiagParameters`
         bidirectional     bool         filter the future too; no states then
         activation        str or None  "gelu", "relu", "silu", or None
         mixer             str or None  "glu", "linear", or None to keep channels apart
@@ -210,6 +166,7 @@ class S4D(SSMLayer):
         init: str | Tensor = "lin",
         disc: str = "zoh",
         n_ssm: int = 1,
+        clock: str = "log",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         bidirectional: bool = False,
@@ -219,10 +176,60 @@ class S4D(SSMLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        like, clocks = {"device": device, "dtype": dtype}, {"dt_min": dt_min, "dt_max": dt_max}
+        like = {"device": device, "dtype": dtype}
+        clocks = {"clock": clock, "dt_min": dt_min, "dt_max": dt_max}
         bank = {"init": init, "disc": disc, "n_ssm": n_ssm, **clocks, **like}
         check_flags(bidirectional=bidirectional)
         check_head(activation, mixer, dropout)  # everything is looked at before the first draw
         kernel = DiagKernel(d_model, d_state, channels=1 + bidirectional, **bank)
+        head = make_head(activation, mixer, dropout, d_model, **like)
+        super().__init__(kernel, head, bidirectional=bidirectional)
+
+
+class S4(SSMLayer):
+    """S4: a sequence layer, (batch, L, d_model) to the same shape. `S4(d_model)` is a good start.
+
+        layer(u, state=None, *, rate=1.0, dt=None, lengths=None, return_state=False) -> y[, state]
+        layer.step(u_t, state, *, rate=1.0, dt=None) -> y_t, state   # after layer.eval()
+        layer.initial_state(batch) -> state
+        layer.kernel(L, rate=1.0) -> (channels, d_model, L)
+
+    Args:
+        d_model, d_state  int          H channels; N numbers of state for each, even
+        init, min_decay   any          "legs", "legt", "lagt", "fout", ...: `initial_system`
+        n_ssm, clock, dt_min, dt_max, device, dtype   as for `DPLRParameters`
+        bidirectional     bool         filter the future too; no states then
+        activation        str or None  "gelu", "relu", "silu", or None
+        mixer             str or None  "glu", "linear", or None to keep channels apart
+        dropout           float        probability that a channel is dropped, at all times
+    Raises:
+        TypeError, ValueError: if something is not as wanted; nothing has changed then.
+
+    Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-s4-hurwitz.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        init: str | tuple[Tensor, ...] = "legs",
+        n_ssm: int = 1,
+        clock: str = "log",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        min_decay: float = 1e-4,
+        bidirectional: bool = False,
+        activation: str | None = "gelu",
+        mixer: str | None = "glu",
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        like, clocks = {"device": device, "dtype": dtype}, {"dt_min": dt_min, "dt_max": dt_max}
+        bank = {"init": init, "n_ssm": n_ssm, "min_decay": min_decay, "clock": clock, **clocks}
+        check_flags(bidirectional=bidirectional)
+        check_head(activation, mixer, dropout)  # everything is looked at before the first draw
+        kernel = DPLRKernel(d_model, d_state, channels=1 + bidirectional, **bank, **like)
         head = make_head(activation, mixer, dropout, d_model, **like)
         super().__init__(kernel, head, bidirectional=bidirectional)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from s4lite.init.hippo import hippo
-from s4lite.nn.kernel import check_rate, target_of
+from s4lite.nn.clock import check_rate, target_of
 from s4lite.nn.loading import StrictLoading
 from s4lite.ops import recurrence
 from s4lite.ops.checks import check_length, check_positive, check_tensors

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.nn.checks import check_lengths, check_sequence, check_state, padding_mask
-from s4lite.nn.kernel import check_rate, target_of
+from s4lite.nn.clock import check_rate, target_of
 from s4lite.nn.layer import TiedDropout, check_head, make_head
 from s4lite.nn.legendre import LegendreMemory, LegendreTable
 from s4lite.nn.loading import StrictLoading

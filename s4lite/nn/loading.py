@@ -6,13 +6,21 @@ Home: chapter 12, "The layer" (chapters/12_layer.ipynb).
 from collections.abc import Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 __all__ = ["StrictLoading"]
 
 
-def _misfit(new: object, old: Tensor, assign: bool, is_log: bool) -> str:
+def _means(new: Tensor, stored_as: str) -> Tensor:
+    """What a stored number stands for: itself, e to the power of it, or its softplus."""
+    if not stored_as:
+        return new
+    return new.double().exp() if stored_as == "log" else F.softplus(new.double(), threshold=40)
+
+
+def _misfit(new: object, old: Tensor, assign: bool, stored_as: str) -> str:
     """Say what keeps a loaded value from taking a parameter's place; empty if nothing does."""
     if not isinstance(new, Tensor):
         return f"want a tensor, got {type(new).__name__}"
@@ -27,9 +35,10 @@ def _misfit(new: object, old: Tensor, assign: bool, is_log: bool) -> str:
     new = new if assign else new.to(old.dtype)
     if not bool(new.isfinite().all()):
         return f"want finite values, got NaN or inf in {new.dtype}"
-    means = new.double().exp() if is_log else None
-    if means is not None and not bool((means.isfinite() & (means > 0)).all()):
-        return f"want logarithms of finite numbers > 0, got {new.min():g} to {new.max():g}"
+    means = _means(new, stored_as)
+    if stored_as and not bool((means.isfinite() & (means > 0)).all()):
+        kind = "logarithms" if stored_as == "log" else "inverse softplus"
+        return f"want {kind} of finite numbers > 0, got {new.min():g} to {new.max():g}"
     return ""
 
 
@@ -44,6 +53,7 @@ class StrictLoading(nn.Module):
     """
 
     logarithms: tuple[str, ...] = ()  # parameters whose exp must be finite and > 0 too
+    softpluses: tuple[str, ...] = ()  # parameters whose softplus must be
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -61,11 +71,13 @@ class StrictLoading(nn.Module):
         if not isinstance(state_dict, Mapping) or not all(isinstance(k, str) for k in state_dict):
             raise TypeError(f"want state_dict as a mapping from names, got {state_dict!r:.60}")
         own = {prefix + name: value for name, value in self.state_dict().items()}
-        parts = self.named_modules(prefix=prefix.rstrip("."))
-        logs = {f"{at}.{k}".lstrip(".") for at, m in parts for k in getattr(m, "logarithms", ())}
+        stored = {}
+        for at, part in self.named_modules(prefix=prefix.rstrip(".")):
+            for kind, names in (("log", "logarithms"), ("softplus", "softpluses")):
+                stored |= {f"{at}.{k}".lstrip("."): kind for k in getattr(part, names, ())}
         came = {name for name in state_dict if name.startswith(prefix)}
         both = {k for k in came & own.keys() if not k.endswith("_extra_state")}
-        faults = {k: _misfit(state_dict[k], own[k], assign, k in logs) for k in both}
+        faults = {k: _misfit(state_dict[k], own[k], assign, stored.get(k, "")) for k in both}
         if strict:
             faults |= dict.fromkeys(own.keys() - came, "is missing")
             faults |= dict.fromkeys(came - own.keys(), "is unknown")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s4lite.nn.kernel import check_rate, target_of
+from s4lite.nn.clock import check_rate, target_of
 from s4lite.nn.layer import check_head, make_head
 from s4lite.nn.loading import StrictLoading
 from s4lite.nn.recurrent import BaselineLayer

@@ -4,16 +4,13 @@ Home: chapter 07, "The first deep state space models, and what they cost"
 (chapters/07_first_ssms.ipynb).
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from s4lite.init.hippo import hippo
 from s4lite.nn.checks import check_flags, check_state
-from s4lite.nn.kernel import check_clocks, check_rate, target_of
+from s4lite.nn.clock import Clocks, check_clocks, target_of
 from s4lite.nn.layer import SSMLayer, check_head, make_head
-from s4lite.nn.loading import StrictLoading
 from s4lite.ops import recurrence
 from s4lite.ops.checks import check_length, check_tensors
 from s4lite.ops.discretize import bilinear
@@ -53,7 +50,7 @@ def initial_matrices(init: str | tuple[Tensor, Tensor], d_state: int) -> tuple[T
     return A.detach().to("cpu", torch.float64), B.detach().to("cpu", torch.float64)
 
 
-class LSSLParameters(StrictLoading):
+class LSSLParameters(Clocks):
     """A, B, C and clocks of H state spaces, all learned.
 
     Args:
@@ -68,8 +65,6 @@ class LSSLParameters(StrictLoading):
     Source: Gu et al. 2021 (LSSL), sec. 4; our eq-lssl-system.
     """
 
-    logarithms = ("log_dt",)
-
     def __init__(
         self,
         d_model: int,
@@ -83,24 +78,24 @@ class LSSLParameters(StrictLoading):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        check_clocks(d_model, n_ssm, dt_min, dt_max)
+        clocks = {"n_ssm": n_ssm, "dt_min": dt_min, "dt_max": dt_max}
+        check_clocks(d_model, **clocks, device=device, dtype=dtype)
         check_length(channels, "channels")
         (A, B), target = initial_matrices(init, d_state), target_of(device, dtype)
-        self.d_model, self.d_state = d_model, d_state
-        log_dt = torch.empty(d_model, device="cpu").uniform_(math.log(dt_min), math.log(dt_max))
-        C = torch.randn(channels, d_model, d_state, device="cpu")
-        start = {"log_dt": log_dt, "A": A.repeat(n_ssm, 1, 1), "B": B.repeat(n_ssm, 1), "C": C}
+        start = {"A": A.repeat(n_ssm, 1, 1), "B": B.repeat(n_ssm, 1)}
         for name, value in start.items():
             if not bool(value.to(target.dtype).isfinite().all()):
                 raise ValueError(f"want {name} that {target.dtype} can hold, got {value.max():g}")
+        super().__init__(d_model, **clocks, device=device, dtype=dtype)
+        self.d_state, self.slow = d_state, ("log_dt", "A", "B")
+        start["C"] = torch.randn(channels, d_model, d_state, device="cpu")
+        for name, value in start.items():
             self.register_parameter(name, nn.Parameter(value.to(target)))
 
     def system(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """Discretize at `rate`: Ab (H, N, N), Bb (H, N), C (channels, H, N), all float64."""
-        check_rate(rate, self.log_dt)
         copies = self.d_model // len(self.A)
-        dt = (self.log_dt.double().exp() * rate)[:, None]
+        dt = self.steps(rate)[:, None]
         A, B = self.A.double().repeat(copies, 1, 1), self.B.double().repeat(copies, 1)
         Ab, Bb = bilinear(dt[..., None] * A, (dt * B)[..., None], 1.0)
         return Ab, Bb[..., 0], self.C.double()
@@ -110,7 +105,8 @@ class LSSLKernel(LSSLParameters):
     """The views of H state spaces: kernel, response and end of a state, single steps.
 
     Arguments as for `LSSLParameters`. States are (batch, H, N), real, and belong to output row 0;
-    signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock.
+    signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock. There is no
+    `scan`: samples that are unevenly spaced (dt) are refused.
 
     Cost:   2 N^2 L operations and N L numbers of memory for each of the H channels.
     Source: Gu et al. 2021 (LSSL), sec. 3; our eq-lssl-system, eq-lssl-doubling.
@@ -119,17 +115,17 @@ class LSSLKernel(LSSLParameters):
     @property
     def real_dtype(self) -> torch.dtype:
         """The dtype of signals, states and kernels: the parameters', float32 at least."""
-        return torch.promote_types(self.log_dt.dtype, torch.float32)
+        return torch.promote_types(self.C.dtype, torch.float32)
 
     def initial_state(self, batch: int) -> Tensor:
         """Make a state that remembers nothing: (batch, H, N) zeros."""
         check_length(batch, "batch")
         size = (batch, self.d_model, self.d_state)
-        return torch.zeros(size, dtype=self.real_dtype, device=self.log_dt.device)
+        return torch.zeros(size, dtype=self.real_dtype, device=self.C.device)
 
     def check_state(self, x: Tensor, batch: int) -> None:
         """Raise unless x is a state (batch, H, N) of these systems."""
-        check_state(x, (batch, self.d_model, self.d_state), self.log_dt, real=True)
+        check_state(x, (batch, self.d_model, self.d_state), self.C, real=True)
 
     def forward(self, L: int, rate: float = 1.0) -> Tensor:
         """Compute the kernels (channels, H, L)."""
@@ -163,7 +159,8 @@ class LSSLKernel(LSSLParameters):
 class LSSL(SSMLayer):
     """Linear state space layer: a sequence layer, (batch, L, d_model) to the same shape.
 
-    Called, stepped and listened to (`kernel`) as `S4D` is; its states are real, (batch, H, N).
+    Called, stepped and listened to (`kernel`) as `S4D` is, but for dt, which it refuses; its states
+    are real, (batch, H, N).
 
     Args:
         d_model, d_state  int          H channels; N numbers of state for each

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from s4lite.nn.checks import check_lengths, check_sequence, without_padding
+from s4lite.nn.checks import check_lengths, check_sequence, options_for, without_padding
 from s4lite.nn.ends import Encoder, PooledDecoder
 from s4lite.nn.layer import S4D, TiedDropout
 from s4lite.nn.loading import StrictLoading
@@ -21,6 +21,7 @@ __all__ = [
     "SequenceModel",
     "SequenceParts",
     "Stack",
+    "StepOptions",
     "open_state",
 ]
 
@@ -28,14 +29,27 @@ __all__ = [
 class RunOptions(TypedDict, total=False):
     """How a layer, a block or a stack is run once: its keyword arguments in `forward`.
 
-    rate          float    > 0, 1.0; 2.0 if every second sample was kept
-    lengths       (batch,) of right-padded sequences, None; outputs are 0 beyond them
-    return_state  bool     False; give back (y, state) in place of y
+    rate          float              > 0, 1.0; 2.0 if every second sample was kept
+    dt            (batch, L) or (L,) times between samples, None: all 1; see `SSMLayer`
+    lengths       (batch,)           of right-padded sequences, None; outputs are 0 beyond them
+    return_state  bool               False; give back (y, state) in place of y
     """
 
     rate: float
+    dt: Tensor | None
     lengths: Tensor | list[int] | None
     return_state: bool
+
+
+class StepOptions(TypedDict, total=False):
+    """How a layer, a block or a stack takes one step: its keyword arguments in `step`.
+
+    rate  float                > 0, 1.0; 2.0 if every second sample was kept
+    dt    (batch,) or a number   time since the sample before, None: 1; see `SSMLayer`
+    """
+
+    rate: float
+    dt: Tensor | float | None
 
 
 class S4Block(StrictLoading):
@@ -76,15 +90,16 @@ class S4Block(StrictLoading):
         """u (batch, L, d_model) to the same [, and the new state]."""
         check_sequence(u, "batch L d_model", self.d_model, self.norm.weight)
         u = without_padding(u, run.get("lengths"))
-        out = self.layer(self.norm(u) if self.prenorm else u, state, **run)
+        out = self.layer(self.norm(u) if self.prenorm else u, state, **options_for(self.layer, run))
         y, *end = out if isinstance(out, tuple) else (out,)
         y = without_padding(self._add(u, y), run.get("lengths"))
         return (y, *end) if end else y
 
-    def step(self, u_t: Tensor, state: Tensor, *, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+    def step(self, u_t: Tensor, state: Tensor, **run: Unpack[StepOptions]) -> tuple[Tensor, Tensor]:
         """u_t (batch, d_model) to the same, and the new state."""
         check_sequence(u_t, "batch d_model", self.d_model, self.norm.weight)
-        y, state = self.layer.step(self.norm(u_t) if self.prenorm else u_t, state, rate=rate)
+        options = options_for(self.layer, run)
+        y, state = self.layer.step(self.norm(u_t) if self.prenorm else u_t, state, **options)
         return self._add(u_t[:, None], y[:, None])[:, 0], state
 
     def _add(self, u: Tensor, y: Tensor) -> Tensor:
@@ -128,12 +143,12 @@ class Stack(StrictLoading):
         return (u, tuple(ends)) if ends else u
 
     def step(
-        self, u_t: Tensor, state: tuple[Tensor, ...], *, rate: float = 1.0
+        self, u_t: Tensor, state: tuple[Tensor, ...], **run: Unpack[StepOptions]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """u_t (batch, d_model) to the same, and the new states."""
         starts, ends = self._starts(state), []
         for block, start in zip(self.blocks, starts, strict=True):
-            u_t, end = block.step(u_t, start, rate=rate)
+            u_t, end = block.step(u_t, start, **run)
             ends.append(end)
         return self.norm(u_t), tuple(ends)
 
@@ -215,26 +230,27 @@ class SequenceModel(SequenceParts):
         self,
         u: Tensor,
         state: ModelState | None = None,
-        *,
-        rate: float = 1.0,
-        lengths: Tensor | list[int] | None = None,
-        return_state: bool = False,
+        **run: Unpack[RunOptions],
     ) -> Tensor | tuple[Tensor, ModelState]:
-        """u to (batch, d_output), or (batch, L, d_output) without pooling [, and the new state]."""
-        x = self.encoder(u, "batch L", lengths)
-        lengths = None if lengths is None else check_lengths(lengths, x)
+        """u to (batch, d_output), or (batch, L, d_output) without pooling [, and the new state].
+
+        `run` holds rate, dt, lengths, return_state, as in `RunOptions`.
+        """
+        x = self.encoder(u, "batch L", run.get("lengths"))
+        if run.get("lengths") is not None:
+            run["lengths"] = check_lengths(run["lengths"], x)
         fresh = self.decoder.initial_state(x.shape[0])
         layers, sums = (None, fresh) if state is None else open_state(state, fresh)
-        x = self.stack(x, layers, rate=rate, lengths=lengths, return_state=return_state)
-        x, layers = x if return_state else (x, ())
-        y, *sums = self.decoder(x, *sums, lengths)
-        return (y, ModelState(layers, *sums)) if return_state else y
+        out = self.stack(x, layers, **run)
+        x, layers = out if isinstance(out, tuple) else (out, ())
+        y, *sums = self.decoder(x, *sums, run.get("lengths"))
+        return (y, ModelState(layers, *sums)) if isinstance(out, tuple) else y
 
     def step(
-        self, u_t: Tensor, state: ModelState, *, rate: float = 1.0
+        self, u_t: Tensor, state: ModelState, **run: Unpack[StepOptions]
     ) -> tuple[Tensor, ModelState]:
         """u_t (batch, d_input) or tokens (batch,) to the output so far, and the new state."""
         layers, sums = open_state(state, self.decoder.initial_state(u_t.shape[0]))
-        x, layers = self.stack.step(self.encoder(u_t, "batch"), layers, rate=rate)
+        x, layers = self.stack.step(self.encoder(u_t, "batch"), layers, **run)
         y, *sums = self.decoder(x[:, None], *sums)
         return y if self.decoder.pool else y[:, 0], ModelState(layers, *sums)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s4lite.nn.checks import check_lengths, check_sequence, check_state, without_padding
-from s4lite.nn.kernel import check_rate, target_of
+from s4lite.nn.clock import check_rate, target_of
 from s4lite.nn.layer import TiedDropout, check_head
 from s4lite.nn.loading import StrictLoading
 from s4lite.ops.checks import check_length, check_positive

@@ -9,21 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from s4lite.init.diagonal import s4d_inv, s4d_lin
-from s4lite.nn.kernel import (
-    DiagKernel,
-    DiagParameters,
-    check_clocks,
-    initial_poles,
-    initial_values,
-)
+from s4lite.init.diagonal import s4d_inv, s4d_legs, s4d_lin, s4d_real
+from s4lite.init.nplr import nplr
+from s4lite.nn.kernel import DiagKernel, DiagParameters, initial_modes, initial_values
 from s4lite.nn.loading import StrictLoading
 from s4lite.ops.vandermonde import diag_kernel_naive
 
 F64, C128 = torch.float64, torch.complex128
-INITS = {"lin": s4d_lin, "inv": s4d_inv}
+FIXED = {"lin": s4d_lin, "inv": s4d_inv, "real": s4d_real, "legs": s4d_legs}
+INITS = [*FIXED, "random"]
+CLOCKS = {"log": "log_dt", "softplus": "inv_dt"}
 every_disc = pytest.mark.parametrize("disc", ["zoh", "bilinear"])
 every_init = pytest.mark.parametrize("init", INITS)
+every_clock = pytest.mark.parametrize("clock", CLOCKS)
 
 
 def make(d_model: int = 4, d_state: int = 16, *, seed: int = 0, kind=DiagKernel, **options):
@@ -44,24 +42,27 @@ def complex_of(pairs: Tensor) -> Tensor:
 # ------------------------------------------------------------------ what the numbers mean
 
 
+@every_clock
 @every_init
 @every_disc
-def test_kernel_is_that_of_the_parameters(disc, init):
+def test_kernel_is_that_of_the_parameters(disc, init, clock):
     """From the stored numbers by hand, through dense matrix powers, at three rates."""
-    bank = make(6, 16, init=init, disc=disc, n_ssm=3, channels=2)
+    bank = make(6, 16, init=init, disc=disc, clock=clock, n_ssm=3, channels=2)
     for p in (bank.Lambda_log_re, bank.Lambda_im, bank.B):
         nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
     which = [0, 1, 2, 0, 1, 2]  # channel h uses set h mod n_ssm
     re, im = bank.Lambda_log_re.detach(), bank.Lambda_im.detach()
     Lambda = torch.complex(-re.exp(), im)[which]
-    B, C, dt = complex_of(bank.B)[which], complex_of(bank.C), bank.log_dt.detach().exp()
+    B, C, raw = complex_of(bank.B)[which], complex_of(bank.C), getattr(bank, CLOCKS[clock]).detach()
+    dt = raw.exp() if clock == "log" else (1 + raw.exp()).log()
     for rate in (0.5, 1.0, 2.0):
         close(bank(99, rate), diag_kernel_naive(Lambda, B, C, rate * dt, 99, disc))
 
 
+@every_clock
 @every_disc
-def test_poles_are_stable_for_every_value(disc):
-    bank = make(300, 64, disc=disc, n_ssm=300)
+def test_poles_are_stable_for_every_value(disc, clock):
+    bank = make(300, 64, disc=disc, clock=clock, n_ssm=300)
     for p in bank.parameters():
         nn.init.normal_(p, std=10.0, generator=torch.Generator().manual_seed(2))
     nu, Bb, _ = bank.system()
@@ -76,6 +77,44 @@ def test_rate_multiplies_the_clock(disc):
         faster.log_dt += math.log(2)
     close(bank(64, rate=2.0), faster(64))
     assert (bank(64, rate=2.0) - bank(64)).abs().max() > 0.01
+
+
+@every_init
+@every_disc
+def test_scans_and_steps_take_any_gaps(disc, init):
+    """By hand: every sample with a step of its own, from a state that is not zero."""
+    bank, rng = make(3, 8, disc=disc, init=init), torch.Generator().manual_seed(3)
+    u, gaps = (
+        torch.randn(2, 3, 40, dtype=F64, generator=rng),
+        torch.rand(2, 40, generator=rng) + 0.1,
+    )
+    x = start = torch.randn(2, 3, 4, dtype=C128, generator=rng)
+    gaps[:, 7], y, y_step = 25.0, [], []
+    Lambda, B, C = (each.detach() for each in bank.modes())
+    for k in range(40):
+        dt = (bank.steps(0.7).detach() * gaps[:, k : k + 1].double())[..., None]
+        if disc == "zoh":
+            Ab, Bb = torch.exp(dt * Lambda), torch.expm1(dt * Lambda) / Lambda * B
+        else:
+            Ab, Bb = (1 + dt * Lambda / 2) / (1 - dt * Lambda / 2), dt * B / (1 - dt * Lambda / 2)
+        stepped = bank.step(u[..., k], x, 0.7, gaps[:, k])
+        x = Ab * x + Bb * u[..., k, None]
+        y.append(2 * (C[0] * x).sum(-1).real)
+        y_step.append(stepped[0].detach())
+        close(stepped[1].detach(), x)
+    walked, end = bank.scan(u, gaps, start, 0.7)
+    close(walked.detach(), torch.stack(y, -1))
+    close(torch.stack(y_step, -1), torch.stack(y, -1))
+    close(end.detach(), x)
+
+
+def test_states_of_scans_are_states():
+    for dtype in (torch.bfloat16, torch.float32, F64):
+        bank = make(dtype=dtype)
+        u, gaps = torch.randn(2, 4, 9, dtype=bank.real_dtype), torch.ones(2, 9)
+        y, x = bank.scan(u, gaps)
+        bank.check_state(x, 2)
+        assert y.dtype == bank.real_dtype
 
 
 def test_zoh_at_rate_two_is_two_steps_with_the_input_held():
@@ -100,8 +139,11 @@ def test_system_is_float64_whatever_the_parameters():
     assert make().real_dtype == F64 and make().initial_state(2).dtype == C128
 
 
-def test_gradients_of_every_view_reach_every_parameter():
-    bank = make(2, 4, channels=1)
+@every_clock
+@every_disc
+def test_gradients_of_every_view_reach_every_parameter(disc, clock):
+    bank = make(2, 4, channels=1, disc=disc, clock=clock)
+    gaps = torch.rand(3, 6, dtype=F64, generator=torch.Generator().manual_seed(4)) + 0.2
     u, x = torch.randn(3, 2, 6, dtype=F64), torch.randn(3, 2, 2, dtype=C128)
     names, values = zip(*bank.named_parameters(), strict=True)
 
@@ -110,16 +152,17 @@ def test_gradients_of_every_view_reach_every_parameter():
             super().__init__()
             self.bank = bank
 
-        def forward(self, u, x):
-            y, last = self.bank.step(u[..., 0], x, rate=0.5)
+        def forward(self, u, x, gaps):
+            y, last = self.bank.step(u[..., 0], x, rate=0.5, gaps=gaps[:, 0])
             ends = self.bank.last_state(u, last, lengths=torch.tensor([6, 1, 4]))
-            return self.bank(5), y, self.bank.response(ends, 7)
+            walked, end = self.bank.scan(u, gaps, ends, rate=0.7)
+            return self.bank(5), y, walked, self.bank.response(end, 7)
 
-    def run(u, x, *values):
+    def run(u, x, gaps, *values):
         named = {f"bank.{name}": value for name, value in zip(names, values, strict=True)}
-        return functional_call(Views(), named, (u, x))
+        return functional_call(Views(), named, (u, x, gaps))
 
-    inputs = [v.detach().clone().requires_grad_() for v in (u, x, *values)]
+    inputs = [v.detach().clone().requires_grad_() for v in (u, x, gaps, *values)]
     assert torch.autograd.gradcheck(run, inputs)
     for grad in torch.autograd.grad(sum(y.square().sum() for y in run(*inputs)), inputs):
         assert grad.abs().max() > 0
@@ -128,13 +171,34 @@ def test_gradients_of_every_view_reach_every_parameter():
 # ------------------------------------------------------------------ where they start
 
 
-@every_init
-def test_named_poles(init):
-    poles = initial_poles(init, 64)
-    assert poles.dtype == C128 and torch.equal(poles, INITS[init](64))
+@pytest.mark.parametrize("init", FIXED)
+def test_named_modes(init):
+    poles, B = initial_modes(init, 64)
+    assert poles.dtype == B.dtype == C128
+    close(poles, FIXED[init](64), 1e-15)
+    close(B, nplr("legs", 64).B if init == "legs" else torch.ones(32, dtype=C128), 1e-15)
     bank = make(4, 64, init=init, n_ssm=2)
-    Lambda = torch.complex(-bank.Lambda_log_re.exp(), bank.Lambda_im).detach()
-    close(Lambda, poles.expand(2, 32), 1e-15)
+    Lambda, weights, _ = bank.modes()
+    close(Lambda.detach(), poles.expand(4, 32), 1e-15)
+    close(weights.detach(), B.expand(4, 32), 1e-15)
+
+
+def test_random_modes_follow_the_seed_and_fill_the_band():
+    torch.manual_seed(5)
+    (poles, B), other = initial_modes("random", 2000), initial_modes("random", 2000)[0]
+    torch.manual_seed(5)
+    assert torch.equal(initial_modes("random", 2000)[0], poles) and not torch.equal(poles, other)
+    assert (poles.real == -0.5).all() and (B == 1).all()
+    assert (poles.imag >= 0).all() and (poles.imag < 1000 * math.pi).all()
+    share = torch.histc(poles.imag, 4, 0, 1000 * math.pi) / 1000
+    assert (share - 0.25).abs().max() < 0.05
+
+
+@every_init
+def test_modes_are_on_the_cpu_under_any_default_device(init):
+    with torch.device("meta"):
+        assert all(x.device.type == "cpu" for x in initial_modes(init, 8))
+        assert all(p.is_meta for p in make(init=init).parameters())
 
 
 def test_given_poles():
@@ -161,12 +225,16 @@ def test_output_weights_start_circular_with_variance_one():
 
 
 def test_shapes_and_dtypes_of_the_start():
-    values = initial_values(s4d_lin(6), 8, 2, 3, 0.01, 0.1)
-    shapes = {"log_dt": (8,), "Lambda_log_re": (2, 3), "Lambda_im": (2, 3), "B": (2, 3, 2)}
-    assert {k: v.shape for k, v in values.items()} == shapes | {"C": (3, 8, 3, 2)}
-    bank = make(8, 6, n_ssm=2, channels=3, dtype=torch.bfloat16)
-    for name, p in bank.named_parameters():
-        assert p.dtype == torch.bfloat16 and not p.is_complex() and p.shape == values[name].shape
+    values = initial_values(*initial_modes("legs", 6), 8, 2, 3)
+    shapes = {"Lambda_log_re": (2, 3), "Lambda_im": (2, 3), "B": (2, 3, 2), "C": (3, 8, 3, 2)}
+    assert {k: v.shape for k, v in values.items()} == shapes
+    for clock, name in CLOCKS.items():
+        bank = make(8, 6, n_ssm=2, channels=3, dtype=torch.bfloat16, clock=clock)
+        for key, p in bank.named_parameters():
+            assert p.dtype == torch.bfloat16 and not p.is_complex()
+            assert p.shape == (shapes | {name: (8,)})[key]
+        assert bank.slow == (name, "Lambda_log_re", "Lambda_im", "B")
+        assert set(bank.slow) | {"C"} == set(dict(bank.named_parameters()))
     assert all(p.dtype == torch.float32 for p in make(dtype=None).parameters())
     assert all(p.is_meta for p in make(device="meta").parameters())
     a, b = make(dtype=torch.float32), make()  # one seed, one model, in any precision
@@ -192,15 +260,20 @@ REFUSED = {
     "dt_max NaN": ({"dt_max": math.nan}, ValueError, "want dt_max finite and > 0, got nan"),
     "dt_max inf": ({"dt_max": math.inf}, ValueError, "want dt_max finite and > 0, got inf"),
     "unknown disc": ({"disc": "euler"}, ValueError, 'want disc "zoh" or "bilinear", got \'euler\''),
-    "unknown init": ({"init": "hippo"}, ValueError, r"want init one of \['inv', 'lin'\].*'hippo'"),
+    "unknown init": ({"init": "hippo"}, ValueError, "want init one of .*'legs'.*'hippo'"),
     "meta poles": ({"init": UNSTABLE.to("meta")}, ValueError, "want init as .* on meta"),
+    "unknown clock": ({"clock": "exp"}, ValueError, 'want clock "log" or "softplus", got \'exp\''),
+    "unknown option": ({"speed": 2}, TypeError, "speed"),
+    "random, odd": ({"init": "random", "d_state": 5}, ValueError, "want d_state even.* got 5"),
+    "random, channels": ({"init": "random", "channels": 0}, ValueError, "want channels >= 1"),
+    "random, dt_min": ({"init": "random", "dt_min": 0.2}, ValueError, "want dt_min <= dt_max"),
     "dtype": ({"dtype": torch.int64}, TypeError, r"want a floating dtype .*got torch\.int64"),
     "complex": ({"dtype": torch.complex64}, TypeError, r"want a floating dtype .*complex64"),
     "no dtype": ({"dtype": "float32"}, TypeError, "want a floating dtype .*got 'float32'"),
     "half": (
         {"d_state": 512, "init": "inv", "dtype": torch.float16},
         ValueError,
-        r"want poles and clocks that torch\.float16 can hold, got .*83280",
+        r"want poles and weights that torch\.float16 can hold, got .*83280",
     ),
     "no init": ({"init": None}, TypeError, "want init as a torch.Tensor, got NoneType"),
     "integer poles": ({"init": torch.tensor([-1, -2])}, TypeError, "want init .*got torch.int64"),
@@ -233,12 +306,6 @@ def test_bad_arguments_are_refused(case):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_clocks_are_checked_without_a_bank():
-    assert check_clocks(4, 2, 0.01, 0.01) is None
-    with pytest.raises(ValueError, match="want dt_min <= dt_max"):
-        check_clocks(4, 2, 0.1, 0.01)
-
-
 def test_bad_use_is_refused():
     bank = make()
     for rate in (0.0, -1.0, math.nan, math.inf):
@@ -260,13 +327,16 @@ def test_bad_use_is_refused():
         bank.initial_state(0)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 800.0])
-@pytest.mark.parametrize("name", ["log_dt", "Lambda_log_re"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 800.0, -math.inf])
+@pytest.mark.parametrize("name", ["log_dt", "inv_dt", "Lambda_log_re"])
 def test_broken_parameters_are_noticed(name, value):
     """An optimizer may diverge: on the CPU, where looking is free, the next kernel says so."""
-    bank = make()
+    bank = make(clock="softplus" if name == "inv_dt" else "log")
     with torch.no_grad():
         getattr(bank, name)[..., 0] = value
+    if (name, value) in [("inv_dt", 800.0), ("Lambda_log_re", -math.inf)]:  # slow, or undamped
+        assert bank(9).isfinite().all()
+        return
     with pytest.raises(ValueError, match=r"want dt finite|want finite poles"):
         bank(9)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from s4lite.nn.checks import check_lengths, padding_mask
+from s4lite.nn.checks import check_gaps, check_lengths, padding_mask
 from s4lite.nn.kernel import DiagKernel
 from s4lite.nn.layer import S4D, FilterBank, SSMLayer, TiedDropout, make_head
 from s4lite.ops.conv import causal_conv_naive
@@ -26,10 +26,13 @@ F32, F64, BF16, C64, C128 = (
 )
 GOLDEN = Path(__file__).parent.parent / "golden"
 CLOCKS = {"usual": (1e-3, 1e-1), "slow": (1e-4, 1e-3), "fast": (0.1, 1.0)}
+INITS = ["legs", "lin", "inv", "real", "random"]
+KINDS = ["log", "softplus"]  # how a clock is stored
 LINEAR = {"activation": None, "mixer": None}
 
 every_disc = pytest.mark.parametrize("disc", ["zoh", "bilinear"])
-every_init = pytest.mark.parametrize("init", ["lin", "inv"])
+every_init = pytest.mark.parametrize("init", INITS)
+every_kind = pytest.mark.parametrize("kind", KINDS)
 every_clock = pytest.mark.parametrize("clock", CLOCKS)
 both_ways = pytest.mark.parametrize("bidirectional", [False, True])
 
@@ -100,6 +103,7 @@ def test_defaults_are_those_of_the_contract():
     layer = S4D(6)
     kernel = layer.kernel
     assert (kernel.d_state, kernel.disc, kernel.B.shape) == (64, "zoh", (1, 32, 2))
+    assert kernel.clock == "log" and kernel.log_dt.shape == (6,)
     assert not layer.bidirectional and isinstance(layer.head[0], nn.GELU)
     assert layer.kernel(7).shape == (1, 6, 7) and layer.initial_state().shape == (1, 6, 32)
     assert S4D(6, bidirectional=True).kernel(7, rate=0.5).shape == (2, 6, 7)
@@ -175,9 +179,10 @@ def test_channels_mix_only_in_the_mixer():
     assert (torch.autograd.grad(mixed(u)[0, 12, 1], u)[0][0].abs().amax(0) > 0).all()
 
 
+@every_kind
 @every_disc
-def test_gradcheck(disc):
-    layer, u = make(2, 4, disc=disc, activation="silu"), draw(2, 6, 2)
+def test_gradcheck(disc, kind):
+    layer, u = make(2, 4, disc=disc, clock=kind, activation="silu"), draw(2, 6, 2)
     names, values = zip(*layer.named_parameters(), strict=True)
 
     def run(u, x, *values):
@@ -228,6 +233,249 @@ def test_steps_are_the_convolution_over_16384_samples(init, disc):
     for h in range(6):
         close(y_walk[..., h], y[..., h], 2e-5)
         close(x_walk[:, h], x[:, h], 2e-5)
+
+
+def trained(layer: S4D, lr: float = 0.05) -> S4D:
+    """Some optimizer steps on noise: parameters as no initialization makes them."""
+    optimizer = torch.optim.Adam(layer.parameters(), lr=lr)
+    u = draw(3, 40, layer.d_model, seed=7, dtype=layer.D.dtype)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (layer(u) - u.roll(3, 1)).square().mean().backward()
+        optimizer.step()
+    return layer
+
+
+@torch.no_grad()
+def chunked(layer: S4D, u: Tensor, size: int, state: Tensor | None, **options):
+    """All of u in chunks of `size`, the state handed on."""
+    y = []
+    for piece in u.split(size, 1):
+        y_piece, state = layer(piece, state, return_state=True, **options)
+        y.append(y_piece)
+    return torch.cat(y, 1), state
+
+
+@pytest.mark.parametrize("weights", ["fresh", "trained"])
+@pytest.mark.parametrize("dtype", [F64, F32])
+@every_kind
+@every_disc
+@every_init
+def test_convolution_steps_and_chunks_are_one(init, disc, kind, dtype, weights):
+    layer = make(2, 32, init=init, disc=disc, clock=kind, dtype=dtype)
+    layer = trained(layer) if weights == "trained" else layer
+    u, tol = draw(2, 71, 2, dtype=dtype), 1e-10 if dtype == F64 else 2e-5
+    for rate in (0.5, 1.0, 2.0):
+        with torch.no_grad():
+            _, start = layer(draw(2, 30, 2, seed=2, dtype=dtype), rate=rate, return_state=True)
+            y, x = layer(u, start, rate=rate, return_state=True)
+        ways = {size: chunked(layer, u, size, start, rate=rate) for size in (1, 7, 64, 71)}
+        ways |= {"steps": walk(layer, u, start, rate=rate)}
+        for y_way, x_way in ways.values():
+            close(y_way, y, tol)
+            close(x_way, x, tol)
+
+
+# ------------------------------------------------------------------ samples that come unevenly
+
+
+def gaps_like(u: Tensor, seed: int = 5) -> Tensor:
+    """From 0.05 to 4, with one long silence."""
+    gaps = 0.05 + 4 * torch.rand(u.shape[:2], generator=torch.Generator().manual_seed(seed))
+    gaps[:, u.shape[1] // 2] = 50.0
+    return gaps.double()
+
+
+@torch.no_grad()
+def walk_gaps(layer: S4D, u: Tensor, gaps: Tensor, state: Tensor | None = None, **options):
+    state = layer.initial_state(len(u)) if state is None else state
+    y = []
+    for u_t, d_t in zip(u.unbind(1), gaps.unbind(1), strict=True):
+        y_t, state = layer.step(u_t, state, dt=d_t, **options)
+        y.append(y_t)
+    return torch.stack(y, 1), state
+
+
+@every_kind
+@every_disc
+@every_init
+@pytest.mark.parametrize("dtype", [F64, F32])
+def test_equal_gaps_are_a_rate(init, disc, kind, dtype):
+    layer = trained(make(init=init, disc=disc, clock=kind, dtype=dtype))
+    u, tol = draw(2, 99, 4, dtype=dtype), 1e-11 if dtype == F64 else 2e-5
+    _, start = layer(draw(2, 30, 4, seed=2, dtype=dtype), return_state=True)
+    for r in (1.0, 0.37, 2.0):
+        y, x = layer(u, start, rate=r, return_state=True)
+        for dt, rate in [
+            (torch.full((99,), r, dtype=F64), 1.0),
+            (torch.full((2, 99), r / 2, dtype=F64), 2.0),
+        ]:
+            y_dt, x_dt = layer(u, start, rate=rate, dt=dt, return_state=True)
+            close(y_dt, y, tol)
+            close(x_dt, x, tol)
+
+
+@every_disc
+@every_init
+@pytest.mark.parametrize(("dtype", "tol"), [(F64, 1e-10), (F32, 2e-5)])
+def test_gaps_are_a_loop_of_steps(init, disc, dtype, tol):
+    layer, u = make(init=init, disc=disc, dtype=dtype), draw(2, 99, 4, dtype=dtype)
+    gaps, start = gaps_like(u), layer(draw(2, 30, 4, seed=2, dtype=dtype), return_state=True)[1]
+    for rate in (1.0, 0.5):
+        y, x = layer(u, start, rate=rate, dt=gaps, return_state=True)
+        y_walk, x_walk = walk_gaps(layer, u, gaps, start, rate=rate)
+        close(y_walk, y, tol)
+        close(x_walk, x, tol)
+    assert (y - layer(u, start)).abs().max() > 0.01  # they mattered
+
+
+@pytest.mark.parametrize("sizes", [[1] * 3 + [96], [50, 7, 1, 41]])
+def test_gaps_and_states_are_handed_over(sizes):
+    layer, u = make(), draw(2, 99, 4)
+    gaps, pieces, state = gaps_like(u), [], None
+    whole, end = layer(u, dt=gaps, return_state=True)
+    for piece, d in zip(u.split(sizes, 1), gaps.split(sizes, 1), strict=True):
+        y, state = layer(piece, state, dt=d, return_state=True)
+        pieces.append(y)
+    close(torch.cat(pieces, 1), whole)
+    close(state, end)
+    regular, after = layer(u, dt=torch.ones(99, dtype=F64), return_state=True)  # then evenly on
+    close(layer(u, after), layer(torch.cat([u, u], 1))[:, 99:])
+    close(regular, layer(u))
+
+
+def test_a_gap_cut_in_two_held_parts_is_one_gap():
+    """Zero-order hold only: eq-layer-join."""
+    layer, u, parts = make(), draw(2, 40, 4), gaps_like(draw(2, 80, 1))
+    split = layer(u.repeat_interleave(2, 1), dt=parts)[:, 1::2]
+    close(layer(u, dt=parts.unflatten(1, (40, 2)).sum(-1)), split)
+
+
+@pytest.mark.parametrize("garbage", [1e6, math.nan, math.inf, -1.0, 0.0])
+def test_padding_changes_nothing_with_gaps(garbage):
+    layer, u, lengths = make(), draw(4, 33, 4), [33, 1, 20, 32]
+    gaps, start = gaps_like(u), torch.complex(draw(4, 4, 8, seed=2), draw(4, 4, 8, seed=3))
+    keep = padding_mask(torch.tensor(lengths), u)
+    dirty = u.where(keep, garbage).requires_grad_()
+    d = gaps.where(keep[..., 0], garbage).requires_grad_()
+    y, states = layer(dirty, start, dt=d, lengths=lengths, return_state=True)
+    for b, L in enumerate(lengths):
+        one = slice(b, b + 1)
+        own, end = layer(u[one, :L], start[one], dt=gaps[one, :L], return_state=True)
+        close(y[b, :L], own[0])
+        close(states[b], end[0])
+        assert (y[b, L:] == 0).all()
+    loss = y.square().sum() + states.abs().square().sum()
+    for grad in torch.autograd.grad(loss, [dirty, d]):
+        assert grad.isfinite().all() and (grad[1, 1:] == 0).all() and (grad[1, 0] != 0).all()
+
+
+@every_kind
+@every_disc
+def test_gradcheck_with_gaps(disc, kind):
+    layer, u = make(2, 4, disc=disc, clock=kind, activation="silu"), draw(2, 6, 2)
+    names, values = zip(*layer.named_parameters(), strict=True)
+
+    def run(u, x, gaps, *values):
+        options = {"rate": 0.7, "dt": gaps, "lengths": [6, 4], "return_state": True}
+        return functional_call(layer, dict(zip(names, values, strict=True)), (u, x), options)
+
+    def step(u, x, gaps, *values):
+        named = dict(zip(names, values, strict=True))
+        return functional_call(
+            Step(layer), {f"layer.{k}": v for k, v in named.items()}, (u, x, gaps)
+        )
+
+    x = torch.complex(draw(2, 2, 2), draw(2, 2, 2, seed=2))
+    inputs = [v.detach().clone().requires_grad_() for v in (u, x, gaps_like(u), *values)]
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+    first = [v.detach().clone().requires_grad_() for v in (u[:, 0], x, gaps_like(u)[:, 0], *values)]
+    assert torch.autograd.gradcheck(step, first, fast_mode=True)
+
+
+class Step(nn.Module):
+    def __init__(self, layer: S4D):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, u, x, gaps):
+        return self.layer.step(u, x, rate=1.3, dt=gaps)
+
+
+def test_gaps_of_one_sample_may_be_a_number():
+    layer, u, state = make(), draw(2, 4), make().initial_state(2)
+    want = layer.step(u, state, dt=torch.full((2,), 0.7, dtype=F64))
+    for dt in (0.7, np.float64(0.7), torch.tensor(0.7, dtype=F64)):
+        for got, also in zip(layer.step(u, state, dt=dt), want, strict=True):
+            close(got, also)
+    close(layer.step(u, state, dt=2)[0], layer.step(u, state, rate=2.0)[0])
+
+
+def test_gaps_in_one_form():
+    u, keep = draw(2, 3, 4), torch.tensor([[True, True, True], [True, False, False]])[..., None]
+    for dtype in (torch.float16, F32, F64):
+        got = check_gaps(torch.tensor([1.0, 2.0, 0.5], dtype=dtype), u)
+        assert got.dtype == F64 and got.tolist() == [[1, 2, 0.5]] * 2
+    assert check_gaps(torch.tensor([[1.0, 2, 3], [4, math.nan, -1]]), u, keep).tolist()[1] == [
+        4,
+        0,
+        0,
+    ]
+    assert check_gaps(torch.tensor([3.0, 4.0]), u[:, 0]).tolist() == [3, 4]
+    with pytest.raises(ValueError, match="want dt finite and > 0, got nan"):
+        check_gaps(torch.tensor([[1.0, 2, 3], [math.nan, 1, 1]]), u, keep)
+
+
+class NoScan(nn.Module):
+    """A kernel that knows neither scans nor gaps: what a layer must say of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.bank = make().kernel
+        self.C, self.d_model, self.real_dtype = self.bank.C, 4, F64
+        for name in ("initial_state", "check_state", "response", "last_state"):
+            setattr(self, name, getattr(self.bank, name))
+
+    def forward(self, L, rate=1.0):
+        return self.bank(L, rate)
+
+    def step(self, u_t, x, rate=1.0):
+        return self.bank.step(u_t, x, rate)
+
+
+def test_a_kernel_without_scan():
+    layer, u = SSMLayer(NoScan(), make_head(None, None, 0.0, 4)), draw(2, 9, 4)
+    y, state = layer(u, return_state=True)
+    close(walk(layer, u)[0], y.detach())
+    for call in (
+        lambda: layer(u, dt=torch.ones(9)),
+        lambda: layer.step(u[:, 0], state, dt=torch.ones(2)),
+    ):
+        with pytest.raises(ValueError, match="want a kernel with `scan` for dt, got NoScan"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [BF16, torch.float16])
+def test_gaps_in_half_precision_round_once(dtype):
+    half, u = make(dtype=dtype, **LINEAR), draw(2, 60, 4, dtype=dtype)
+    exact, gaps = copy.deepcopy(half).float(), gaps_like(u)
+    (y, x), (want, x_want) = (
+        half(u, dt=gaps, return_state=True),
+        exact(u.float(), dt=gaps, return_state=True),
+    )
+    assert torch.equal(y, want.to(dtype)) and torch.equal(x, x_want) and x.dtype == C64
+    with torch.autocast("cpu", dtype=BF16):
+        assert torch.equal(exact(u, dt=gaps), y.to(exact(u, dt=gaps).dtype))
+
+
+def test_gaps_on_other_devices_and_under_vmap():
+    layer, u = make(), draw(3, 30, 4)
+    gaps = gaps_like(u)
+    one = torch.func.vmap(lambda v, d: layer(v[None], dt=d)[0])
+    close(one(u, gaps), layer(u, dt=gaps))
+    meta = S4D(4, 16, device="meta", dtype=F64)
+    y, state = meta(u.to("meta"), dt=gaps.to("meta"), return_state=True)
+    assert y.shape == (3, 30, 4) and state.shape == (3, 4, 8) and y.is_meta
 
 
 # ------------------------------------------------------------------ pieces
@@ -377,7 +625,8 @@ def test_use_changes_no_byte():
     _, state = layer(u, rate=2.0, return_state=True)
     kept = state.detach().clone()
     layer(u, state, lengths=[3, 50])
-    layer.step(u[:, 0], state, rate=0.5)
+    layer(u, state, dt=gaps_like(u), lengths=[3, 50], return_state=True)
+    layer.step(u[:, 0], state, rate=0.5, dt=0.3)
     layer.kernel(123, rate=0.1)
     layer(u).sum().backward()
     layer.eval()(u)
@@ -468,6 +717,28 @@ def test_double():
 # ------------------------------------------------------------------ copies, files, transforms
 
 
+@every_kind
+def test_safetensors(tmp_path, kind):
+    safetensors = pytest.importorskip("safetensors.torch")
+    layer, u = make(clock=kind, init="legs"), draw(2, 40, 4)
+    other = make(clock=kind, init="random", seed=3)
+    safetensors.save_file(layer.state_dict(), tmp_path / "layer.safetensors")
+    other.load_state_dict(safetensors.load_file(tmp_path / "layer.safetensors"))
+    assert torch.equal(other(u), layer(u))
+
+
+@every_kind
+@every_init
+def test_copies_and_files_of_every_kind(tmp_path, init, kind):
+    layer, u = make(init=init, clock=kind), draw(2, 40, 4)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(u), layer(u)) and twin.kernel.slow == layer.kernel.slow
+    other = make(init="lin" if init != "lin" else "inv", clock=kind, seed=3)
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    other.load_state_dict(torch.load(tmp_path / "layer.pt", weights_only=True))
+    assert torch.equal(other(u), layer(u))
+
+
 def test_copies_and_files(tmp_path):
     layer, u = make(n_ssm=2, disc="bilinear"), draw(2, 40, 4)
     y = layer(u)
@@ -529,6 +800,7 @@ def test_export():
 @pytest.mark.slow
 def test_compile():
     """Forward and backward through inductor, no graph break."""
+    torch.compiler.reset()
     layer, u = make(dtype=F32), draw(2, 40, 4, dtype=F32)
     compiled = torch.compile(layer, fullgraph=True)
     close(compiled(u), layer(u), 1e-5)
@@ -541,6 +813,7 @@ def test_compile():
 
 def test_compile_other_lengths_states_and_steps():
     """Everything the layer can do is one graph; the graph alone, without code generation."""
+    torch.compiler.reset()
     layer, u = make(dtype=F32), draw(2, 64, 4, dtype=F32)
     options = {"fullgraph": True, "backend": "aot_eager"}
     compiled, step = torch.compile(layer, **options), torch.compile(layer.step, **options)
@@ -555,6 +828,32 @@ def test_compile_other_lengths_states_and_steps():
     close(after, layer.step(u[:, 0], end)[1], 1e-6)
     lengths = torch.tensor([7, 64])
     close(compiled(u, lengths=lengths), layer(u, lengths=lengths), 1e-6)
+
+
+@pytest.mark.parametrize(("disc", "kind"), [("zoh", "log"), ("bilinear", "softplus")])
+def test_compile_gaps(disc, kind):
+    torch.compiler.reset()
+    layer = make(dtype=F32, disc=disc, clock=kind, init="legs")
+    u = draw(2, 64, 4, dtype=F32)
+    options = {"fullgraph": True, "backend": "aot_eager"}
+    compiled, step = torch.compile(layer, **options), torch.compile(layer.step, **options)
+    gaps, state, lengths = gaps_like(u), layer.initial_state(2), torch.tensor([7, 64])
+    for how in ({}, {"lengths": lengths}):
+        (got, end), (want, last) = (
+            run(u, state, dt=gaps, return_state=True, **how) for run in (compiled, layer)
+        )
+        close(got, want, 1e-6)
+        close(end, last, 1e-6)
+    params = list(layer.parameters())
+    grads = (
+        torch.autograd.grad(run(u, dt=gaps).square().sum(), params) for run in (compiled, layer)
+    )
+    for a, b in zip(*grads, strict=True):
+        close(a, b, 1e-4)
+    for got, want in zip(
+        step(u[:, 0], end, dt=gaps[:, 0]), layer.step(u[:, 0], end, dt=gaps[:, 0]), strict=True
+    ):
+        close(got, want, 1e-6)
 
 
 # ------------------------------------------------------------------ bad input
@@ -575,6 +874,7 @@ def autocast_float64_layer(layer: S4D) -> None:
 
 
 X = torch.zeros(2, 4, 8, dtype=C128)
+ONES = torch.ones(10, dtype=F64)
 META, RATES = torch.ones(2, dtype=torch.long, device="meta"), torch.tensor([[1.0], [3.0]])
 BAD_CALLS = {
     "no batch": (lambda m: m(U[0]), ValueError, r"want u \(batch, L, d_model\).*got \(10, 4\)"),
@@ -619,6 +919,47 @@ BAD_CALLS = {
     "rates": (lambda m: m(U, rate=RATES), ValueError, r"want rate as one number.*\(2, 1\)"),
     "rate True": (lambda m: m(U, rate=True), TypeError, "want rate"),
     "a mask": (lambda m: m(U, lengths=[True, True]), TypeError, "want .*whole numbers, got"),
+    "dt 0": (lambda m: m(U, dt=0 * ONES), ValueError, "want dt finite and > 0, got 0"),
+    "dt < 0": (lambda m: m(U, dt=-ONES), ValueError, "want dt finite and > 0, got -1"),
+    "dt NaN": (lambda m: m(U, dt=ONES * math.nan), ValueError, "want dt finite and > 0, got nan"),
+    "dt inf": (lambda m: m(U, dt=ONES / 0), ValueError, "want dt finite and > 0, got inf"),
+    "dt short": (
+        lambda m: m(U, dt=ONES[1:]),
+        ValueError,
+        r"want dt \(batch, L\) or \(L,\).*\(9,\)",
+    ),
+    "dt batch": (lambda m: m(U, dt=ONES.expand(3, 10)), ValueError, r"want dt .*got \(3, 10\)"),
+    "dt of 1": (lambda m: m(U, dt=ONES.expand(1, 10)), ValueError, r"want dt .*got \(1, 10\)"),
+    "dt axes": (lambda m: m(U, dt=ONES[:, None]), ValueError, r"want dt .*got \(10, 1\)"),
+    "dt channels": (lambda m: m(U, dt=torch.ones_like(U)), ValueError, r"want dt .*\(2, 10, 4\)"),
+    "dt number": (lambda m: m(U, dt=2.0), TypeError, r"want dt as a torch\.Tensor, got float"),
+    "dt list": (lambda m: m(U, dt=[1.0] * 10), TypeError, r"want dt as a torch\.Tensor, got list"),
+    "dt integers": (lambda m: m(U, dt=ONES.long()), TypeError, r"want dt of a .*torch\.int64"),
+    "dt bool": (lambda m: m(U, dt=ONES > 0), TypeError, r"want dt of a floating .*torch\.bool"),
+    "dt complex": (lambda m: m(U, dt=ONES * 1j), TypeError, r"want dt real, got torch\.complex128"),
+    "dt meta": (lambda m: m(U, dt=ONES.to("meta")), ValueError, "want all tensors on one device"),
+    "dt, bad rate": (lambda m: m(U, dt=ONES, rate=-1.0), ValueError, "want rate finite and > 0"),
+    "dt, rates": (lambda m: m(U, dt=ONES, rate=RATES), ValueError, "want rate as one number"),
+    "dt, ends": (lambda m: m(U, dt=ONES, lengths=[3, 11]), ValueError, "want lengths from 1 to L"),
+    "dt, state": (lambda m: m(U, X[:1], dt=ONES), ValueError, r"want state .*got .*\(1, 4, 8\)"),
+    "dt too long": (lambda m: m(U, dt=ONES * 1e308, rate=1e6), ValueError, "want dt finite"),
+    "step dt 0": (
+        lambda m: m.step(U[:, 0], X, dt=0.0),
+        ValueError,
+        "want dt finite and > 0, got 0",
+    ),
+    "step dt True": (
+        lambda m: m.step(U[:, 0], X, dt=True),
+        TypeError,
+        "want dt as a number or a t",
+    ),
+    "step dt word": (lambda m: m.step(U[:, 0], X, dt="1"), TypeError, "want dt as a number or a t"),
+    "step dt L": (lambda m: m.step(U[:, 0], X, dt=ONES), ValueError, r"want dt \(batch,\) or \(\)"),
+    "step dt ints": (
+        lambda m: m.step(U[:, 0], X, dt=torch.tensor([1, 1])),
+        TypeError,
+        r"want dt of a floating .*torch\.int64",
+    ),
     "state batch": (
         lambda m: m(U, X[:1]),
         ValueError,
@@ -661,6 +1002,8 @@ BAD_LAYERS = {
     "dt_min > dt_max": ({"dt_min": 1.0}, ValueError, "want dt_min <= dt_max, got dt_min=1.0"),
     "dt_min NaN": ({"dt_min": math.nan}, ValueError, "want dt_min finite and > 0, got nan"),
     "dt_max < 0": ({"dt_max": -1.0}, ValueError, "want dt_max finite and > 0, got -1.0"),
+    "unknown clock": ({"clock": "exp"}, ValueError, 'want clock "log" or "softplus", got \'exp\''),
+    "no clock": ({"clock": None}, ValueError, 'want clock "log" or "softplus", got None'),
     "unknown init": ({"init": "legt"}, ValueError, "want init one of .*got 'legt'"),
     "unknown disc": ({"disc": "tustin"}, ValueError, 'want disc "zoh" or "bilinear", got'),
     "unstable poles": ({"init": torch.ones(4) * 1j}, ValueError, "want finite poles with Re < 0"),
@@ -699,6 +1042,7 @@ def test_a_bidirectional_layer_has_no_state():
         lambda: layer(u, state),
         lambda: layer(u, return_state=True),
         lambda: layer.step(u[:, 0], state),
+        lambda: layer(u, dt=torch.ones(10)),
     ):
         with pytest.raises(ValueError, match=r"want a causal layer .*got bidirectional=True"):
             call()
@@ -746,4 +1090,23 @@ def test_export_keeps_the_batch_free_with_states_and_lengths(strict):
     program = torch.export.export(whole, (U, X, lengths), dynamic_shapes=shapes, strict=strict)
     more = draw(3, 10, 4), X[:1].expand(3, 4, 8).contiguous(), torch.tensor([10, 4, 7])
     for got, want in zip(program.module()(*more), whole(*more), strict=True):
+        close(got, want)
+
+
+def test_export_with_gaps():
+    class Uneven(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = make(clock="softplus", init="legs")
+
+        def forward(self, u, gaps, lengths):
+            return self.layer(u, dt=gaps, lengths=lengths, return_state=True)
+
+    uneven, batch = Uneven(), torch.export.Dim("batch", min=2, max=64)
+    shapes = {"u": {0: batch}, "gaps": {0: batch}, "lengths": {0: batch}}
+    given = (U, gaps_like(U), torch.tensor([10, 4]))
+    program = torch.export.export(uneven, given, dynamic_shapes=shapes)
+    more = draw(3, 10, 4)
+    args = (more, gaps_like(more), torch.tensor([10, 4, 7]))
+    for got, want in zip(program.module()(*args), uneven(*args), strict=True):
         close(got, want)

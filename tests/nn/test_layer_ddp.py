@@ -10,7 +10,8 @@ from s4lite.nn.layer import S4D
 
 def setup() -> tuple[S4D, torch.Tensor]:
     torch.manual_seed(0)
-    layer = S4D(4, 8, bidirectional=True, disc="bilinear", dtype=torch.float64)
+    options = {"init": "legs", "clock": "softplus", "disc": "bilinear", "dtype": torch.float64}
+    layer = S4D(4, 8, bidirectional=True, **options)
     return layer, torch.randn(6, 50, 4, dtype=torch.float64)
 
 

@@ -149,6 +149,7 @@ def test_starts_where_it_says(init):
     A, B = hippo(init, 8)
     kernel = make(init=init, n_ssm=2, dt_min=0.01, dt_max=0.02).kernel
     assert torch.equal(kernel.A, A.expand(2, 8, 8)) and torch.equal(kernel.B, B.expand(2, 8))
+    assert kernel.slow == ("log_dt", "A", "B")
     dt = kernel.log_dt.exp()
     assert (dt >= 0.0099).all() and (dt <= 0.0201).all()
     assert kernel.C.shape == (1, 4, 8)
@@ -248,8 +249,21 @@ U, EYE = draw(2, 10, 4), torch.eye(8, dtype=F64)
     ],
 )
 def test_refused_arguments(options, error, said):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
     with pytest.raises(error, match=said):
         make(**options)
+    assert torch.equal(torch.get_rng_state(), before)  # refused before the first draw
+
+
+def test_uneven_samples_are_refused():
+    layer, dt = make(), torch.ones(10, dtype=F64)
+    for call in (
+        lambda: layer(U, dt=dt),
+        lambda: layer.step(U[:, 0], layer.initial_state(2), dt=1.0),
+    ):
+        with pytest.raises(ValueError, match="want a kernel with `scan` for dt, got LSSLKernel"):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from s4lite import S4D, S4Block, SequenceModel, Stack
+from s4lite.nn.baselines import GRU
+from s4lite.nn.checks import options_for
 from s4lite.nn.ends import Encoder, PooledDecoder
+from s4lite.nn.lssl import LSSL
 from s4lite.nn.model import ModelState
 
 F64 = torch.float64
@@ -89,6 +92,94 @@ def test_rate_reaches_every_layer(pool):
     steps, _ = walk(model, u, rate=2.0)
     close(steps if pool is None else steps[:, -1], fast(u))
     assert (model(u) - fast(u)).abs().max() > 1e-3
+
+
+# ------------------------------------------------------------------ uneven samples
+
+
+def uneven(u, seed=4):
+    gaps = 0.05 + 3 * torch.rand(u.shape[:2], generator=torch.Generator().manual_seed(seed))
+    return gaps.double()
+
+
+def walk_gaps(model, u, gaps, **options):
+    state, outputs = model.initial_state(len(u)), []
+    for u_t, d_t in zip(u.unbind(1), gaps.unbind(1), strict=True):
+        y, state = model.step(u_t, state, dt=d_t, **options)
+        outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
+@pytest.mark.parametrize("clock", ["log", "softplus"])
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("pool", POOLS)
+def test_gaps_reach_every_layer(pool, prenorm, clock):
+    model = make(pool=pool, prenorm=prenorm, clock=clock, init="legs", n_layers=3)
+    u = draw(2, 40, 3)
+    gaps, ones = uneven(u), torch.ones(40, dtype=F64)
+    whole, end = model(u, dt=gaps, rate=0.5, return_state=True)
+    steps, walked = walk_gaps(model, u, gaps, rate=0.5)
+    close(steps if pool is None else steps[:, -1], whole, 1e-11)
+    pieces, state = [], None
+    for piece, d in zip(u.split([1, 30, 9], 1), gaps.split([1, 30, 9], 1), strict=True):
+        y, state = model(piece, state, dt=d, rate=0.5, return_state=True)
+        pieces.append(y)
+    close(torch.cat(pieces, 1) if pool is None else pieces[-1], whole, 1e-11)
+    for other in (walked, state):
+        for a, b in zip(other.layers, end.layers, strict=True):
+            close(a, b, 1e-11)
+    close(model(u, dt=ones), model(u), 1e-11)
+    close(model(u, dt=2 * ones), model(u, rate=2.0), 1e-11)
+    assert (whole - model(u)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_padding_changes_nothing_with_gaps(pool):
+    model, u, lengths = make(pool=pool), draw(3, 12, 3), [12, 5, 1]
+    gaps = uneven(u)
+    dirty, d = u.clone(), gaps.clone()
+    for b, n in enumerate(lengths):
+        dirty[b, n:], d[b, n:] = torch.nan, torch.nan
+    y, end = model(dirty, dt=d, lengths=lengths, return_state=True)
+    for b, n in enumerate(lengths):
+        one = slice(b, b + 1)
+        alone, own = model(u[one, :n], dt=gaps[one, :n], return_state=True)
+        close(y[one, :n] if pool is None else y[one], alone, 1e-11)
+        for a, s in zip(end.layers, own.layers, strict=True):
+            close(a[one], s, 1e-11)
+
+
+def test_tokens_may_come_unevenly():
+    model, tokens = make(d_input=7, embedding=True), torch.tensor([[0, 6, 3, 3], [1, 2, 5, 4]])
+    gaps = uneven(tokens)
+    close(walk_gaps(model, tokens, gaps)[0][:, -1], model(tokens, dt=gaps))
+
+
+def test_gradients_reach_the_gaps():
+    model, u = make(), draw(2, 8, 3)
+    gaps = uneven(u).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d: model(u, dt=d), (gaps,), fast_mode=True)
+
+
+@pytest.mark.parametrize("build", [GRU, LSSL])
+def test_layers_without_dt_are_named(build):
+    options = {"d_state": 4} if build is LSSL else {}
+    torch.manual_seed(0)
+    model = SequenceModel(3, 5, 8, 2, layer=build, dtype=F64, **options).eval()
+    u, dt = draw(2, 6, 3), torch.ones(6, dtype=F64)
+    close(model(u, dt=None), model(u))
+    state = model.initial_state(2)
+    close(model.step(u[:, 0], state, dt=None)[0], model.step(u[:, 0], state)[0])
+    for call in (lambda: model(u, dt=dt), lambda: model.step(u[:, 0], state, dt=1.0)):
+        with pytest.raises(ValueError, match=rf"want a .*dt, got {build.__name__}"):
+            call()
+
+
+def test_a_dt_of_none_is_dropped():
+    assert options_for(nn.Identity(), {"dt": None, "rate": 2.0}) == {"rate": 2.0}
+    assert options_for(S4D(2, 2), {"dt": 1.0}) == {"dt": 1.0}
+    with pytest.raises(ValueError, match="want a layer that takes dt, got Identity"):
+        options_for(nn.Identity(), {"dt": 1.0})
 
 
 # ------------------------------------------------------------------ padding
@@ -310,6 +401,14 @@ def test_autocast_and_low_precision():
     close(copy.deepcopy(model).double()(u.double()).float(), y, 1e-5)
 
 
+def test_compile_graph_with_gaps():
+    torch.compiler.reset()
+    model, u = make(dtype=torch.float32, n_layers=1), draw(2, 33, 3, dtype=torch.float32)
+    options = {"fullgraph": True, "backend": "aot_eager"}
+    fast, gaps = torch.compile(model, **options), uneven(u)
+    close(fast(u, dt=gaps), model(u, dt=gaps), 1e-5)
+
+
 @pytest.mark.slow
 def test_compile_fullgraph():
     model, u = make(dtype=torch.float32, n_layers=1), draw(2, 33, 3, dtype=torch.float32)
@@ -410,11 +509,25 @@ def test_bad_tokens(tokens, error):
 
 def test_bad_options():
     model, u = make(), draw(2, 9, 3)
-    for options in ({"lengths": [9, 10]}, {"lengths": [0, 9]}, {"lengths": [9]}, {"rate": -1.0}):
+    for options in (
+        {"lengths": [9, 10]},
+        {"lengths": [0, 9]},
+        {"lengths": [9]},
+        {"rate": -1.0},
+        {"dt": torch.zeros(9)},
+        {"dt": torch.ones(8)},
+        {"dt": torch.ones(9) * torch.nan},
+    ):
         with pytest.raises(ValueError, match=REFUSAL):
             model(u, **options)
     with pytest.raises(TypeError, match=REFUSAL):
         model(u, lengths=[9.0, 9.0])
+    with pytest.raises(TypeError, match=REFUSAL):
+        model(u, dt=1.0)
+    with pytest.raises(TypeError, match="surprise"):
+        model(u, surprise=1)
+    with pytest.raises(TypeError, match="lengths"):
+        model.step(u[:, 0], model.initial_state(2), lengths=[1, 1])
     with pytest.raises(TypeError, match=REFUSAL):
         model(u, state=model.initial_state(2).layers)
     state = model.initial_state(2)
