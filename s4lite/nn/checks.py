@@ -122,7 +122,7 @@ def check_gaps(dt: Tensor | float, u: Tensor, keep: Tensor | None = None) -> Ten
     """
     if u.ndim == 2 and not isinstance(dt, Tensor):
         check_positive(dt=dt)
-        dt = torch.tensor(float(dt), dtype=torch.float64, device=u.device)
+        dt = torch.full((), float(dt), dtype=torch.float64, device=u.device)  # filled, not copied
     check_tensors(dt=dt, u=u)
     if dt.shape not in (u.shape[:-1], u.shape[1:-1]):
         names = "(batch, L) or (L,)" if u.ndim == 3 else "(batch,) or ()"

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from s4lite.init.diagonal import s4d_inv, s4d_lin, s4d_random, s4d_real
 from s4lite.init.nplr import nplr
 from s4lite.nn.checks import check_state
-from s4lite.nn.clock import Clocks, check_clocks, check_rate, target_of
+from s4lite.nn.clock import Clocks, check_clocks, target_of
 from s4lite.ops import checks
 from s4lite.ops.checks import check_disc, check_length, check_tensors
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
 from s4lite.ops.scan import diag_scan
 from s4lite.ops.vandermonde import log_discretize, vandermonde
 
-__all__ = ["DiagKernel", "DiagParameters", "DiagViews", "initial_modes", "initial_values"]
+__all__ = ["DiagKernel", "DiagParameters", "PairStates", "initial_modes", "initial_values"]
 
 
 def _given_poles(init: Tensor, d_state: int) -> Tensor:
@@ -92,7 +92,42 @@ def _check_range(Lambda: Tensor, B: Tensor, dtype: torch.dtype) -> None:
         raise ValueError(f"want poles and weights that {dtype} can hold, got {got}")
 
 
-class DiagParameters(Clocks):
+class PairStates(Clocks):
+    """H clocks, and systems behind them whose states are N/2 complex numbers, one of each pair.
+
+    Args:
+        d_model, d_state  int  H channels; N, even
+        options           any  clock, n_ssm, dt_min, dt_max, device, dtype, as for `Clocks`
+
+    Whoever inherits registers C, rows of real pairs: states are as fine as C, float32 at least.
+    """
+
+    def __init__(self, d_model: int, d_state: int, **options: Any) -> None:
+        super().__init__(d_model, **options)
+        self.d_state = d_state
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """The dtype of signals and kernels: that of the parameters, float32 at least."""
+        return torch.promote_types(self.C.dtype, torch.float32)
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """The dtype of states: complex, and as fine as `real_dtype`."""
+        return torch.promote_types(self.C.dtype, torch.complex64)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Make a state that remembers nothing: (batch, H, N/2) complex zeros."""
+        check_length(batch, "batch")
+        size = (batch, self.d_model, self.d_state // 2)
+        return torch.zeros(size, dtype=self.state_dtype, device=self.C.device)
+
+    def check_state(self, x: Tensor, batch: int) -> None:
+        """Raise unless x is a state (batch, H, N/2) of these systems."""
+        check_state(x, (batch, self.d_model, self.d_state // 2), self.C)
+
+
+class DiagParameters(PairStates):
     """Real numbers that, whatever they are, mean H stable diagonal systems.
 
     Args:
@@ -125,8 +160,8 @@ class DiagParameters(Clocks):
         check_length(channels, "channels")
         Lambda, B = initial_modes(init, d_state)
         _check_range(Lambda, B, target_of(None, options.get("dtype")).dtype)
-        super().__init__(d_model, n_ssm=n_ssm, **options)
-        self.d_state, self.disc = d_state, disc
+        super().__init__(d_model, d_state, n_ssm=n_ssm, **options)
+        self.disc = disc
         self.slow += ("Lambda_log_re", "Lambda_im", "B")
         like = next(self.parameters())  # the clock's
         for name, value in initial_values(Lambda, B, d_model, n_ssm, channels).items():
@@ -146,34 +181,18 @@ class DiagParameters(Clocks):
         return nu, phi * B, C
 
 
-class DiagViews(DiagParameters):
-    """H diagonal systems, each signal seen whole: kernel, response and end of a state.
+class DiagKernel(DiagParameters):
+    """The views of H diagonal systems: kernel, response and end of a state, steps and scans.
 
     Arguments as for `DiagParameters`. States are (batch, H, N/2), complex, and belong to output
-    row 0; signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock.
+    row 0; signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock; `gaps` > 0
+    tell how far each sample is from the one before, in units of the usual spacing.
 
-    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, eq-layer-state.
+    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, -step, -state, -gaps.
     """
-
-    @property
-    def real_dtype(self) -> torch.dtype:
-        """The dtype of signals and kernels: that of the parameters, float32 at least."""
-        return torch.promote_types(self.C.dtype, torch.float32)
-
-    def initial_state(self, batch: int) -> Tensor:
-        """Make a state that remembers nothing: (batch, H, N/2) complex zeros."""
-        check_length(batch, "batch")
-        size = (batch, self.d_model, self.d_state // 2)
-        dtype = torch.promote_types(self.C.dtype, torch.complex64)
-        return torch.zeros(size, dtype=dtype, device=self.C.device)
-
-    def check_state(self, x: Tensor, batch: int) -> None:
-        """Raise unless x is a state (batch, H, N/2) of these systems."""
-        check_state(x, (batch, self.d_model, self.d_state // 2), self.C)
 
     def forward(self, L: int, rate: float = 1.0) -> Tensor:
         """Compute the kernels (channels, H, L)."""
-        check_length(L)
         nu, Bb, C = self.system(rate)
         return vandermonde(C * Bb, nu, L, self.real_dtype)
 
@@ -193,16 +212,6 @@ class DiagViews(DiagParameters):
         nu, Bb, _ = self.system(rate)
         return diag_last_state(nu, Bb, u, x, lengths)
 
-
-class DiagKernel(DiagViews):
-    """The views of H diagonal systems: kernel, response and end of a state, steps and scans.
-
-    Arguments as for `DiagParameters`, states and signals as for `DiagViews`. `gaps` > 0 tell how
-    far each sample is from the one before, in units of the usual spacing.
-
-    Source: Gu et al. 2022 (S4D), sec. 3; our eq-layer-bank, eq-layer-step, eq-layer-gaps.
-    """
-
     def step(
         self, u_t: Tensor, x: Tensor, rate: float = 1.0, gaps: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -214,7 +223,6 @@ class DiagKernel(DiagViews):
         self, u: Tensor, gaps: Tensor, x: Tensor | None = None, rate: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Walk along u (batch, H, L), `gaps` (batch, L) apart: the outputs and the last state."""
-        check_rate(rate, self.C)
-        (Lambda, B, C), dt = self.modes(), self.steps()[:, None] * (rate * gaps.double())[:, None]
+        (Lambda, B, C), dt = self.modes(), self.steps(rate)[:, None] * gaps[:, None]
         y, x = diag_scan(Lambda, B, C[0], dt, u, x, self.disc)
-        return y, x.to(torch.promote_types(self.C.dtype, torch.complex64))
+        return y, x.to(self.state_dtype)

@@ -115,6 +115,7 @@ class SSMLayer(FilterBank):
             lengths  (batch,)                 of right-padded sequences: y is 0 beyond them
         """
         check_sequence(u, "batch L d_model", self.d_model, self.D)
+        check_flags(return_state=return_state)
         if state is not None:
             self.check_state(state, u.shape[0])
         lengths = None if lengths is None else check_lengths(lengths, u)

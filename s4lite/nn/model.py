@@ -8,7 +8,13 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from s4lite.nn.checks import check_lengths, check_sequence, options_for, without_padding
+from s4lite.nn.checks import (
+    check_flags,
+    check_lengths,
+    check_sequence,
+    options_for,
+    without_padding,
+)
 from s4lite.nn.ends import Encoder, PooledDecoder
 from s4lite.nn.layer import S4D, TiedDropout
 from s4lite.nn.loading import StrictLoading
@@ -29,10 +35,10 @@ __all__ = [
 class RunOptions(TypedDict, total=False):
     """How a layer, a block or a stack is run once: its keyword arguments in `forward`.
 
-    rate          float              > 0, 1.0; 2.0 if every second sample was kept
-    dt            (batch, L) or (L,) times between samples, None: all 1; see `SSMLayer`
-    lengths       (batch,)           of right-padded sequences, None; outputs are 0 beyond them
-    return_state  bool               False; give back (y, state) in place of y
+    rate          float               > 0, 1.0; 2.0 if every second sample was kept
+    dt            (batch, L) or (L,)  times between samples, None: all 1; see `SSMLayer`
+    lengths       (batch,)            of right-padded sequences, None; outputs are 0 beyond them
+    return_state  bool                False; give back (y, state) in place of y
     """
 
     rate: float
@@ -44,8 +50,8 @@ class RunOptions(TypedDict, total=False):
 class StepOptions(TypedDict, total=False):
     """How a layer, a block or a stack takes one step: its keyword arguments in `step`.
 
-    rate  float                > 0, 1.0; 2.0 if every second sample was kept
-    dt    (batch,) or a number   time since the sample before, None: 1; see `SSMLayer`
+    rate  float                        > 0, 1.0; 2.0 if every second sample was kept
+    dt    (batch,) or (), or a number  time since the sample before, None: 1; see `SSMLayer`
     """
 
     rate: float
@@ -230,27 +236,32 @@ class SequenceModel(SequenceParts):
         self,
         u: Tensor,
         state: ModelState | None = None,
-        **run: Unpack[RunOptions],
+        *,
+        rate: float = 1.0,
+        dt: Tensor | None = None,
+        lengths: Tensor | list[int] | None = None,
+        return_state: bool = False,
     ) -> Tensor | tuple[Tensor, ModelState]:
         """u to (batch, d_output), or (batch, L, d_output) without pooling [, and the new state].
 
-        `run` holds rate, dt, lengths, return_state, as in `RunOptions`.
+        rate, dt, lengths, return_state are those of `RunOptions`.
         """
-        x = self.encoder(u, "batch L", run.get("lengths"))
-        if run.get("lengths") is not None:
-            run["lengths"] = check_lengths(run["lengths"], x)
+        check_flags(return_state=return_state)
+        x = self.encoder(u, "batch L", lengths)
+        lengths = None if lengths is None else check_lengths(lengths, x)
         fresh = self.decoder.initial_state(x.shape[0])
         layers, sums = (None, fresh) if state is None else open_state(state, fresh)
-        out = self.stack(x, layers, **run)
-        x, layers = out if isinstance(out, tuple) else (out, ())
-        y, *sums = self.decoder(x, *sums, run.get("lengths"))
-        return (y, ModelState(layers, *sums)) if isinstance(out, tuple) else y
+        x = self.stack(x, layers, rate=rate, dt=dt, lengths=lengths, return_state=return_state)
+        x, layers = x if return_state else (x, ())
+        y, *sums = self.decoder(x, *sums, lengths)
+        return (y, ModelState(layers, *sums)) if return_state else y
 
     def step(
-        self, u_t: Tensor, state: ModelState, **run: Unpack[StepOptions]
+        self, u_t: Tensor, state: ModelState, *, rate: float = 1.0, dt: Tensor | float | None = None
     ) -> tuple[Tensor, ModelState]:
         """u_t (batch, d_input) or tokens (batch,) to the output so far, and the new state."""
-        layers, sums = open_state(state, self.decoder.initial_state(u_t.shape[0]))
-        x, layers = self.stack.step(self.encoder(u_t, "batch"), layers, **run)
+        x = self.encoder(u_t, "batch")
+        layers, sums = open_state(state, self.decoder.initial_state(x.shape[0]))
+        x, layers = self.stack.step(x, layers, rate=rate, dt=dt)
         y, *sums = self.decoder(x[:, None], *sums)
         return y if self.decoder.pool else y[:, 0], ModelState(layers, *sums)

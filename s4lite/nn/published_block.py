@@ -16,6 +16,7 @@ _MARKS = re.compile(
     r"(.*\.|)(?:layer\.kernel\.(?:inv_dt|A_real|B|P|l_kernel)|kernel\.(?:log_dt|log_A_real))"
 )
 _OLD = re.compile(r"kernel\.kernel\.(?:inv_w_real|log_w_real|w_imag)$")  # version 3
+_PORT = "checkpoints/convert_v3_to_v4.py of state-spaces/s4 renames them"
 
 
 def find_block(state_dict: Mapping[str, Tensor], prefix: str | None = None) -> dict[str, Tensor]:
@@ -35,16 +36,14 @@ def find_block(state_dict: Mapping[str, Tensor], prefix: str | None = None) -> d
     if not (prefix is None or isinstance(prefix, str)):
         raise TypeError(f"want prefix as a str or None, got {type(prefix).__name__}")
     if old := [name for name in state_dict if _OLD.search(name)]:
-        way = "checkpoints/convert_v3_to_v4.py of state-spaces/s4 renames them"
-        raise ValueError(f"want the names of version 4, got {old[0]} of an older one; {way}")
+        raise ValueError(f"want the names of version 4, got {old[0]} of an older one; {_PORT}")
     found = sorted({match[1] for match in map(_MARKS.fullmatch, state_dict) if match})
     if prefix is None and len(found) > 1:
         raise ValueError(f"want prefix, one of {found}: there are {len(found)} blocks")
     prefix = (found or [""])[0] if prefix is None else prefix and prefix.rstrip(".") + "."
     if prefix not in found:
-        want = f"an S4Block or S4D of state-spaces/s4 under {prefix!r}"
         got = f"blocks under {found}" if found else ", ".join(state_dict)[:120] or "nothing"
-        raise ValueError(f"want {want}, got {got}")
+        raise ValueError(f"want an S4Block or S4D of state-spaces/s4 under {prefix!r}, got {got}")
     return {k[len(prefix) :]: x for k, x in state_dict.items() if k.startswith(prefix)}
 
 

@@ -149,7 +149,7 @@ def dplr_discretize(
     _check_system({"dt": dt}, Lambda, P, B=B)
     dt, Lambda, P, B = _in_double(dt, Lambda, P, B)
     d, dP, G = _inverse(dt, Lambda, P)
-    across = torch.linalg.solve(G, _plane(d.conj()[..., None] * P, -2).mT)
+    across = torch.linalg.solve_ex(G, _plane(d.conj()[..., None] * P, -2).mT)[0]
     inverse = _turn(d) - dt[..., None, None] / 2 * (_plane(dP, -2) @ across)
     Bb = dt[..., None] * (inverse @ _plane(B)[..., None])[..., 0]
     return 2 * inverse - torch.eye(Bb.shape[-1], dtype=Bb.dtype, device=Bb.device), Bb
@@ -183,7 +183,7 @@ def dplr_step(
     h, Lambda, P, B, C, before = _in_double(dt, Lambda, P, B, C, x)
     d, dP, G = _inverse(h, Lambda, P)
     inner = d * (before + h[..., None] / 2 * B * u_t[..., None])
-    around = torch.linalg.solve(G, 2 * (P.mH @ inner[..., None]).real).to(dP.dtype)
+    around = torch.linalg.solve_ex(G, 2 * (P.mH @ inner[..., None]).real)[0].to(dP.dtype)
     after = 2 * (inner - h[..., None] / 2 * (dP @ around)[..., 0]) - before
     return 2 * (C * after).sum(-1).real.to(x.real.dtype), after.to(x.dtype)
 

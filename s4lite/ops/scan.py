@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from s4lite.ops.checks import can_look, check_axes, check_length, check_tensors
 from s4lite.ops.dplr import _check_system, _in_double, _inverse
-from s4lite.ops.vandermonde import _check_modes, phi1
+from s4lite.ops.vandermonde import _check_modes
 
 __all__ = ["diag_scan", "dplr_scan", "scan", "scan_naive"]
 
@@ -23,18 +23,23 @@ def _start(x0: Tensor | None) -> dict[str, Tensor]:
     return {} if x0 is None else {"x0": x0}
 
 
+def _shapes(**tensors: Tensor) -> str:
+    """The names and shapes of tensors, for a message."""
+    return ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+
+
 def _check_recurrence(a: Tensor, b: Tensor, x0: Tensor | None) -> tuple[Tensor, Tensor]:
     """Look at all arguments; a and b in one dtype, b with all leading axes and with x0 in it."""
     start = _start(x0)
     check_tensors(a=a, b=b, **start)
-    got = ", ".join(f"{k} {tuple(v.shape)}" for k, v in {"a": a, "b": b, **start}.items())
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"want a, b (..., L) of one length, got {got}")
+        raise ValueError(f"want a, b (..., L) of one length, got {_shapes(a=a, b=b)}")
     check_length(b.shape[-1], "the length of b")
     try:
         rows = [x.shape[:-1] for x in (a, b)] + [x.shape for x in start.values()]
         shape = torch.broadcast_shapes(*rows)
     except RuntimeError:
+        got = _shapes(a=a, b=b, **start)  # made here only: under compilation sizes have no digits
         raise ValueError(f"want leading axes that broadcast, got {got}") from None
     dtype = torch.promote_types(a.dtype, b.dtype)
     dtype = dtype if x0 is None else torch.promote_types(dtype, x0.dtype)
@@ -141,10 +146,16 @@ def _check_samples(dt: Tensor, u: Tensor, x0: Tensor | None) -> tuple[dict, dict
     return {"u[..., 0]": u[..., 0], "dt[..., 0]": dt[..., 0]}, start
 
 
+_KEEP = {"use_reentrant": False, "preserve_rng_state": False}  # nothing random is in a block
+
+
 def _in_blocks(
     block: Callable, system: tuple[Tensor, ...], dt: Tensor, u: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Run block(x, dt, u, *system) -> y, x over about sqrt L samples at a time."""
+    """Run block(x, dt, u, *system) -> y, x over about sqrt L samples at a time.
+
+    A block must not return a view of its states: it would keep all of them alive.
+    """
     L = u.shape[-1]
     T = 1 << max(5, (L.bit_length() + 1) // 2)
     learns = torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, u, *system))
@@ -153,7 +164,7 @@ def _in_blocks(
     y = []
     for dt_b, u_b in zip(dt.split(T, -1), u.split(T, -1), strict=True):
         if learns and L > T:  # keep the state between blocks alone; walk each again on the way back
-            y_b, x = checkpoint(block, x, dt_b, u_b, *system, use_reentrant=False)
+            y_b, x = checkpoint(block, x, dt_b, u_b, *system, **_KEEP)
         else:
             y_b, x = block(x, dt_b, u_b, *system)
         y.append(y_b)
@@ -161,17 +172,32 @@ def _in_blocks(
     return torch.cat(y, -1).to(dtype), x.to(torch.promote_types(dtype, torch.complex64))
 
 
+def _hold(Lambda: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """Zero-order hold for steps dt >= 0: Ab, and Bb for B = 1, eq-stream-hold."""
+    z = dt * Lambda
+    decay, sin, cos = torch.exp(z.real), torch.sin(z.imag / 2), torch.cos(z.imag / 2)
+    down, turn = 2 * decay * sin * sin, 2 * decay * sin * cos
+    Ab, less = torch.complex(decay - down, turn), torch.complex(torch.expm1(z.real) - down, turn)
+    near = z.real.square() + z.imag.square() < 1e-4
+    small = torch.where(near, z, 0.0)
+    series = small * (1 / 5040) + 1 / 720
+    for c in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0):
+        series = series * small + c
+    return Ab, torch.where(near, dt * series, less / torch.where(near, 1.0, Lambda))
+
+
 def _diag_block(
     disc: str, x: Tensor, dt: Tensor, u: Tensor, Lambda: Tensor, B: Tensor, C: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One block of `diag_scan`: states (..., n, T) by a scan, heard through C."""
-    z, dt = dt[..., None, :] * Lambda[..., None], dt[..., None, :]
+    Lambda, dt = Lambda[..., None], dt[..., None, :]
     if disc == "zoh":
-        Ab, phi = torch.exp(z), dt * phi1(z)
+        Ab, phi = _hold(Lambda, dt)
     else:
-        Ab, phi = (1 + z / 2) / (1 - z / 2), dt / (1 - z / 2)
+        half = dt / 2 * Lambda
+        Ab, phi = (1 + half) / (1 - half), dt / (1 - half)
     x = scan(Ab, phi * B[..., None] * u[..., None, :], x)
-    return 2 * (C[..., None] * x).sum(-2).real, x[..., -1]
+    return 2 * (C[..., None] * x).sum(-2).real, x[..., -1].clone()
 
 
 def _in_full(
@@ -203,13 +229,14 @@ def diag_scan(
         disc          str       "zoh" or "bilinear"
     Returns:
         y       (..., L)  2 Re C x_k, real, in the precision of u (at least float32)  [output]
-        x_last  (..., n)  the state after the last sample, complex                    [state]
+        x_last  (..., n)  the state after the last sample, complex, in y's precision  [state]
     Raises:
         TypeError: if Lambda or x0 is no complex tensor, dt or u no real one, or B, C no tensors.
         ValueError: if a pole has Re > 0, dt is not finite and >= 0, or anything does not fit.
 
     Error:  the rounding of y: coefficients and states are complex128.
-    Cost:   see `scan`; about n sqrt(L) numbers are kept at a time, backward included.
+    Cost:   see `scan`; about n sqrt(L) numbers are kept at a time, backward included; all n L
+            under torch.func, which knows no checkpoints.
     Source: Smith et al. 2023 (S5), on irregular sampling; our eq-stream-irregular, -join.
     """
     first, start = _check_samples(dt, u, x0)
@@ -224,7 +251,7 @@ def _dplr_block(
 ) -> tuple[Tensor, Tensor]:
     """One block of `dplr_scan`: the pieces of all steps at once, then step by step."""
     d, dP, G = _inverse(dt, Lambda[..., None, :], P[..., None, :, :])
-    back = (dt[..., None, None] * dP) @ torch.linalg.inv(G).to(dP.dtype)  # (..., T, n, r)
+    back = (dt[..., None, None] * dP) @ torch.linalg.inv_ex(G)[0].to(dP.dtype)  # (..., T, n, r)
     push, Pt, x_all = (dt / 2 * u)[..., None] * B[..., None, :], P.mH, []
     for d_k, back_k, push_k in zip(d.unbind(-2), back.unbind(-3), push.unbind(-2), strict=True):
         inner = d_k * (x + push_k)
@@ -252,7 +279,7 @@ def dplr_scan(
         u, x0         (..., L), (..., n)  input, real; the complex state before it, None: at rest
     Returns:
         y       (..., L)  2 Re C x_k, real, in the precision of u (at least float32)  [output]
-        x_last  (..., n)  the state after the last sample, complex                    [state]
+        x_last  (..., n)  the state after the last sample, complex, in y's precision  [state]
     Raises:
         TypeError: if Lambda or x0 is no complex tensor, dt or u no real one, or P, B, C no tensors.
         ValueError: if a pole has Re > 0, dt is not finite and >= 0, or anything does not fit.

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from s4lite.nn import baselines
+from s4lite.nn.attention_place import AsAttention
 from s4lite.nn.groups import param_groups, parameter_kinds
 from s4lite.nn.layer import S4, S4D
+from s4lite.nn.lmu import LMU
 from s4lite.nn.lssl import LSSL
 from s4lite.nn.model import SequenceModel
 
@@ -103,6 +106,45 @@ def test_shared_parameters_come_once_and_the_careful_kind_wins():
 )  # fmt: skip
 def test_norms_and_embeddings_do_not_decay(module):
     assert set(parameter_kinds(module).values()) == {"plain"}
+
+
+def test_a_norm_of_ones_own_does_not_decay():
+    class Final(nn.LayerNorm):
+        pass
+
+    assert set(parameter_kinds(Final(4)).values()) == {"plain"}
+
+
+def transformer() -> nn.Module:
+    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    block.self_attn = AsAttention(S4(8, 8))
+    return nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+
+
+NAMES = ("RNN", "LSTM", "GRU", "DilatedConv", "CKConv", "Attention", "NeuralODE")
+MODELS = {name: lambda name=name: getattr(baselines, name)(4) for name in NAMES}
+MODELS |= {"LMU": lambda: LMU(4, 8), "LSSL": lambda: LSSL(4, 8), "Transformer": transformer}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("name", MODELS)
+def test_any_model_every_parameter_once(name, optimizer):
+    model = MODELS[name]()
+    next(model.parameters()).requires_grad_(False)
+    for whole in (model, torch.compile(model)):  # wrapped, not compiled: nothing runs
+        groups = param_groups(whole, 0.01)
+        got = [id(p) for group in groups for p in group["params"]]
+        assert sorted(got) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    optimizer(groups).step()
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_layer_in_the_place_of_attention_keeps_its_slow_parameters():
+    kinds = parameter_kinds(transformer())
+    at = "layers.1.self_attn.layer.kernel."
+    assert {kinds[at + name] for name in SLOW} == {"slow"} and kinds[at + "log_dt"] == "clock"
 
 
 def test_biases_do_not_decay_and_weights_do():

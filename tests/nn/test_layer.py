@@ -476,6 +476,9 @@ def test_gaps_on_other_devices_and_under_vmap():
     meta = S4D(4, 16, device="meta", dtype=F64)
     y, state = meta(u.to("meta"), dt=gaps.to("meta"), return_state=True)
     assert y.shape == (3, 30, 4) and state.shape == (3, 4, 8) and y.is_meta
+    for dt in (0.7, gaps[:, 0].to("meta")):  # a number is written there, not copied from here
+        y_t, end = meta.step(u[:, 0].to("meta"), state, dt=dt)
+        assert y_t.is_meta and end.shape == state.shape
 
 
 # ------------------------------------------------------------------ pieces
@@ -982,6 +985,9 @@ BAD_CALLS = {
     "batch 2.0": (lambda m: m.initial_state(2.0), TypeError, "want batch as an int, got float"),
     "kernel 0": (lambda m: m.kernel(0), ValueError, "want L >= 1, got 0"),
     "kernel rate": (lambda m: m.kernel(9, rate=0.0), ValueError, "want rate finite and > 0, got"),
+    "kernel word": (lambda m: m.kernel("9"), TypeError, "want L as an int, got str"),
+    "return 'no'": (lambda m: m(U, return_state="no"), TypeError, "want return_state as a bool"),
+    "return 1": (lambda m: m(U, return_state=1), TypeError, "want return_state as a bool, got int"),
 }
 
 

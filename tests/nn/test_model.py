@@ -524,6 +524,11 @@ def test_bad_options():
         model(u, lengths=[9.0, 9.0])
     with pytest.raises(TypeError, match=REFUSAL):
         model(u, dt=1.0)
+    with pytest.raises(TypeError, match="want return_state as a bool"):
+        model(u, return_state="no")
+    for nothing in (1.0, None, [[1.0, 2.0, 3.0]]):
+        with pytest.raises(TypeError, match=REFUSAL):
+            model.step(nothing, model.initial_state(2))
     with pytest.raises(TypeError, match="surprise"):
         model(u, surprise=1)
     with pytest.raises(TypeError, match="lengths"):

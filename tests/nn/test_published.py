@@ -277,6 +277,36 @@ def test_prefixes():
     }
     assert find_block(one).keys() == weights("s4d_minimal").keys()
     assert find_block(block(), "").keys() == block().keys()
+    wrapped = {f"module._orig_mod.model.layers.10.layer.{k}": x for k, x in block().items()}
+    assert find_block(wrapped).keys() == block().keys()
+    assert find_block(wrapped, "module._orig_mod.model.layers.10.layer").keys() == block().keys()
+
+
+def test_what_a_whole_file_holds_beside_the_blocks_is_left_alone():
+    whole = {f"model.layers.{i}.layer.{k}": x for i in (1, 10) for k, x in block(seed=i).items()}
+    whole |= {f"model.layers.{i}.norm.weight": torch.ones(6) for i in (1, 10)}
+    for i in (1, 10):  # 1 is no prefix of 10
+        layer = from_state_spaces(whole, prefix=f"model.layers.{i}.layer")
+        assert torch.equal(layer.kernel(9), from_state_spaces(block(seed=i)).kernel(9))
+
+
+def test_loading_does_not_depend_on_the_default_device():
+    file = [block(L=9, c=2), block(r=0), weights("s4d_minimal")]
+    with torch.device("meta"):
+        layer, *others = [from_state_spaces(arrays) for arrays in file]
+    assert {p.device.type for x in (layer, *others) for p in x.parameters()} == {"cpu"}
+    assert torch.equal(layer.kernel(9), from_state_spaces(block(L=9, c=2)).kernel(9))
+
+
+def test_what_is_loaded_owns_its_numbers():
+    arrays = {k: x.requires_grad_(x.is_floating_point()) for k, x in block(L=9).items()}
+    layer = from_state_spaces(arrays)
+    assert all(p.is_leaf and p.requires_grad for p in layer.parameters())
+    before = {k: x.detach().clone() for k, x in arrays.items()}
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.zero_()
+    assert all(torch.equal(x, before[k]) for k, x in arrays.items())
 
 
 def test_sizes():
@@ -382,6 +412,7 @@ def z64(*shape: int) -> Tensor:
 
 
 load = from_state_spaces
+V3 = ("log_dt", "inv_w_real", "w_imag", "B", "C", "P")
 BAD = {
     "a list": (lambda: load([]), TypeError, "state_dict as a mapping"),
     "None": (lambda: load(None), TypeError, "state_dict as a mapping"),
@@ -392,6 +423,16 @@ BAD = {
     "our weights": (lambda: load(S4(4, 8).state_dict()), ValueError, "Lambda_im: is unknown"),
     "prefix an int": (lambda: load(block(), prefix=1), TypeError, "prefix as a str or None"),
     "prefix elsewhere": (lambda: load(block(), prefix="a.b"), ValueError, "under 'a.b.'"),
+    "prefix of a part": (
+        lambda: load({f"a.b.{k}": x for k, x in block().items()}, prefix="a"),
+        ValueError,
+        r"under 'a.', got blocks under \['a.b.'\]",
+    ),
+    "version 3": (
+        lambda: load({f"a.{i}.kernel.kernel.{k}": z64(1, 4) for i in "01" for k in V3}),
+        ValueError,
+        r"names of version 4, got a.0.kernel.kernel.inv_w_real .*convert_v3_to_v4",
+    ),
     "two blocks": (
         lambda: load({f"{i}.{k}": x for i in "ab" for k, x in block().items()}),
         ValueError,
@@ -536,3 +577,17 @@ def test_bad_input(name):
 def test_a_nearly_still_string_is_undone():
     layer = from_state_spaces(still(64, 5.5))
     assert all(x.isfinite().all() for x in layer.state_dict().values())
+
+
+@pytest.mark.parametrize("L", [1, 64, 1000, 16384])
+def test_a_slow_string_is_refused_by_its_fading_whatever_the_length(L):
+    P, Ct = torch.zeros(2, 1, dtype=C128), torch.ones(2, dtype=C128)
+    for fade, known in [(2.0**-28, True), (2.0**-30, False)]:  # in one step of 1; 2^-29 is the edge
+        system = torch.tensor([-fade, -0.5 + 2j], dtype=C128), P, z64() + 1
+        if known:
+            C = undo_c_tilde(Ct, *system, L)
+            want = -1 / torch.special.expm1(z64() - L * fade)
+            assert abs(C[0] - want) < 8 * 2.0**-25 * want
+        else:
+            with pytest.raises(ValueError, match="can be undone"):
+                undo_c_tilde(Ct, *system, L)

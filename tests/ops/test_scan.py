@@ -157,6 +157,20 @@ def test_scan_compiles_in_one_graph():
     close(got, want)
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_one_compiled_scan_serves_several_batches(dynamic):
+    """From the second batch size on, sizes are symbols."""
+    torch.compiler.reset()
+    Lambda, B, C = system()
+    scans = torch.compile(scan, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    walks = torch.compile(diag_scan, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for batch in (2, 3, 5):
+        a, b = 0.7 * draw(batch, 10), draw(batch, 10, seed=1)
+        close(scans(a, b), scan_naive(a, b))
+        args = Lambda, B, C, uneven(3, 10), draw(batch, 3, 10)
+        close(walks(*args)[0], diag_scan(*args)[0])
+
+
 BAD = [
     ("want a as a torch.Tensor", TypeError, lambda run: run([1.0], torch.ones(1))),
     ("floating or complex", TypeError, lambda run: run(torch.ones(3), torch.ones(3).long())),
@@ -315,21 +329,92 @@ def test_float32_costs_only_the_rounding_of_the_output(run):
     assert half.dtype == F32 and state.dtype == C64
 
 
-def test_memory_does_not_hold_all_states():
-    """What autograd keeps is about sqrt(L) states, not L of them."""
+@pytest.mark.parametrize("run", ["diag", "dplr"])
+def test_memory_does_not_hold_all_states(run):
+    """What autograd keeps is about sqrt(L) states, not L of them: storages, not shapes."""
     Lambda, B, C = (x[:1].clone().requires_grad_() for x in system(H=1, n=32))
-    kept = []
-    for L in (1 << 10, 1 << 14):
-        saved = []
+    P, shares = torch.ones(1, 32, 1, dtype=C128), []
+    for L in (1 << 10, 1 << 12):
+        saved = {}
+
+        def note(x, saved=saved):
+            saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
         dt, u = uneven(1, L), draw(1, L)
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda x, saved=saved: saved.append(x.numel() * x.element_size()) or x, lambda x: x
-        ):
-            y, _ = diag_scan(Lambda, B, C, dt, u)
-        kept.append(sum(saved))
-        y.sum().backward()
-    whole = 32 * (1 << 14) * 16  # one tensor (n, L) of complex128
-    assert kept[1] < whole / 8 and kept[1] < 20 * kept[0]
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            if run == "diag":
+                y, x = diag_scan(Lambda, B, C, dt, u)
+            else:
+                y, x = dplr_scan(Lambda, P, B, C, dt, u)
+        assert y.requires_grad and x.requires_grad
+        shares.append((sum(saved.values()) - dt.nbytes - u.nbytes) / (32 * L * 16))
+        assert shares[-1] < 2 / math.sqrt(L)
+    assert shares[1] < 0.6 * shares[0]
+
+
+@pytest.mark.parametrize("run", ["diag", "dplr"])
+@pytest.mark.parametrize("L", [5, 99])
+def test_the_last_state_keeps_no_other_alive(run, L):
+    x = runner(run)(uneven(3, L), draw(2, 3, L), draw(2, 3, 8, dtype=C128))[1]
+    assert x.untyped_storage().nbytes() == x.numel() * x.element_size()
+
+
+@pytest.mark.parametrize(
+    "pole", [0.0, -1e-320, 1e-300j, -1e-12, 1e-5j, -0.02, 0.02j, -30 + 40j, -800]
+)
+def test_hold_at_tiny_and_large_poles(pole):
+    """Value, gradient and gradient of the gradient: there are quotients by the pole."""
+    at = torch.tensor([pole], dtype=C128, requires_grad=True)
+    dt = torch.tensor([0.7, 0.0, 0.3], dtype=F64, requires_grad=True)
+    one, u = torch.ones(1, dtype=C128), draw(3)
+    got, want = [], []
+    for results in (got, want):
+        if results is got:
+            y, x = diag_scan(at, one, one, dt, u)
+        else:  # by twelve terms of the series of (e^z - 1) / z, or the quotient
+            z = dt[:, None] * at
+            if z.abs().max() < 0.1:
+                phi = sum(z**k / math.factorial(k + 1) for k in range(12)) * dt[:, None]
+            else:
+                phi = torch.expm1(z) / at
+            x, y = torch.zeros(1, dtype=C128), []
+            for e_k, b_k in zip(z.exp(), phi * u[:, None], strict=True):
+                x = e_k * x + b_k
+                y.append(2 * x.real)
+            y = torch.cat(y)
+        loss = y.square().sum() + (x * x.conj()).real.sum()
+        first = torch.autograd.grad(loss, (at, dt), create_graph=True)
+        again = torch.autograd.grad(first[0].abs().square().sum(), (at, dt))
+        results += [y.detach(), x.detach(), *(g.detach() for g in first), *again]
+    for g, w in zip(got, want, strict=True):
+        assert g.isfinite().all()
+        assert (g - w).abs().max() <= 1e-10 * w.abs().max()
+
+
+def test_a_pole_beyond_all_powers_leaves_no_nan():
+    Lambda = torch.tensor([-1e80 + 1e80j], dtype=C128, requires_grad=True)
+    y, _ = diag_scan(Lambda, 0 * Lambda.detach() + 1, 0 * Lambda.detach() + 1, uneven(5), draw(5))
+    y.sum().backward()
+    assert y.isfinite().all() and Lambda.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("run", [diag_scan, dplr_scan])
+def test_no_value_is_read_and_nothing_is_made_elsewhere(run):
+    """Meta tensors have no values and mix with no others: what stops a GPU's host fails."""
+    given = {k: x.to("meta").requires_grad_() for k, x in arguments().items()}
+    given |= {k: torch.empty(3, 99, device="meta") for k in ("dt", "u")}
+    if run is diag_scan:
+        given.pop("P")
+    y, x = run(**given)
+    assert y.device.type == x.device.type == "meta" and y.shape == (3, 99)
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("run", ["diag", "dplr"])
+def test_a_batch_of_none(run):
+    y, x = runner(run)(uneven(3, 40), draw(0, 3, 40), draw(0, 3, 8, dtype=C128))
+    assert y.shape == (0, 3, 40) and x.shape == (0, 3, 8)
 
 
 def test_diag_scan_compiles_and_knows_torch_func():
