@@ -28,7 +28,10 @@ def check_mask(name: str, mask: Tensor, shapes: tuple[tuple[int, ...], ...]) -> 
     kind = getattr(mask, "dtype", type(mask).__name__)
     if not isinstance(mask, Tensor) or not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise TypeError(f"want {name} as a bool or floating tensor, got {kind}")
-    if tuple(mask.shape) not in shapes:
+    if not any(
+        len(s) == mask.ndim and all(a == b for a, b in zip(mask.shape, s, strict=True))
+        for s in shapes
+    ):
         raise ValueError(f"want {name} {' or '.join(map(str, shapes))}, got {tuple(mask.shape)}")
     if (
         mask.dtype != torch.bool
@@ -80,7 +83,8 @@ def _in_place_of_attention(
     """Run place.layer on query in the layout of attention, masks as lengths."""
     alone, swap = query.ndim == 2, query.ndim == 3 and not place.batch_first
     u = query[None] if alone else query.transpose(0, 1) if swap else query
-    _check_reach(attn_mask, is_causal, u, getattr(place.layer, "bidirectional", False))
+    bidirectional = any(getattr(part, "bidirectional", False) for part in place.layer.modules())
+    _check_reach(attn_mask, is_causal, u, bidirectional)
     if mask is None:
         y = place.layer(u)
     else:
@@ -91,10 +95,12 @@ def _in_place_of_attention(
 class AsAttention(nn.Module):
     """A sequence layer under the interface of `nn.MultiheadAttention`, for self-attention.
 
-        block.self_attn = AsAttention(S4(512))   # block: nn.TransformerEncoderLayer(512, 8, ...)
+        block = nn.TransformerEncoderLayer(512, 8, batch_first=True)
+        block.self_attn = AsAttention(S4(512))  # any block: batch_first=block.self_attn.batch_first
 
     Args:
-        layer        nn.Module  (batch, L, d) to the same shape, and takes `lengths`
+        layer        nn.Module  (batch, L, d) to the same shape; takes `lengths`; it, or a part of
+                                it, has `bidirectional` True if it hears the future
         batch_first  bool       as the block: (batch, L, d); False for (L, batch, d)
     Raises:
         TypeError: if layer is no module, or batch_first no bool; in a call: if a mask is none.

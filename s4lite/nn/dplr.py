@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from s4lite.init.nplr import nplr
-from s4lite.nn.checks import check_state
-from s4lite.nn.clock import Clocks, check_clocks, target_of
-from s4lite.nn.kernel import _check_range, initial_values
+from s4lite.nn.clock import check_clocks, target_of
+from s4lite.nn.kernel import PairStates, _check_range, initial_values
 from s4lite.ops.checks import check_length, check_positive, check_state_size, check_tensors
 from s4lite.ops.dplr import dplr_kernel, dplr_step
 from s4lite.ops.dplr_state import dplr_last_state, dplr_response
 from s4lite.ops.scan import dplr_scan
 
-__all__ = ["DPLRKernel", "DPLRParameters", "DPLRStates", "initial_system"]
+__all__ = ["DPLRKernel", "DPLRParameters", "initial_system"]
 
 
 def _given_system(init: tuple, d_state: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,7 +66,7 @@ def initial_system(
     return torch.complex(Lambda.real.clamp(max=-min_decay), Lambda.imag), P, B
 
 
-class DPLRParameters(Clocks):
+class DPLRParameters(PairStates):
     """Real numbers that, whatever they are, mean H contracting systems Lambda - P P^*.
 
     Args:
@@ -99,8 +98,8 @@ class DPLRParameters(Clocks):
         Lambda, P, B = initial_system(init, d_state, min_decay)
         weights = torch.cat([B, P.flatten()])
         _check_range(Lambda, weights, target_of(None, options.get("dtype")).dtype)
-        super().__init__(d_model, n_ssm=n_ssm, **options)
-        self.d_state, self.slow = d_state, (*self.slow, "Lambda_log_re", "Lambda_im", "P", "B")
+        super().__init__(d_model, d_state, n_ssm=n_ssm, **options)
+        self.slow += ("Lambda_log_re", "Lambda_im", "P", "B")
         values = initial_values(Lambda, B, d_model, n_ssm, channels)
         values["P"] = torch.view_as_real(P).repeat(n_ssm, 1, 1, 1)
         like = next(self.parameters())  # the clock's
@@ -115,51 +114,11 @@ class DPLRParameters(Clocks):
         return Lambda.repeat(copies, 1), P.repeat(copies, 1, 1), B.repeat(copies, 1), C
 
 
-class DPLRStates(DPLRParameters):
-    """States of H diagonal plus low rank systems: what they are, and where they end.
+class DPLRKernel(DPLRParameters):
+    """The views of H diagonal plus low rank systems: kernel, response and end of a state, steps.
 
     Arguments as for `DPLRParameters`. States are (batch, H, N/2), complex, and belong to output
     row 0; signals are (batch, H, L) of `real_dtype`; `rate` > 0 multiplies every clock.
-
-    Source: Gu et al. 2022 (S4), appendix C.2; our eq-s4-blocks.
-    """
-
-    @property
-    def real_dtype(self) -> torch.dtype:
-        """The dtype of signals and kernels: that of the parameters, float32 at least."""
-        return torch.promote_types(self.C.dtype, torch.float32)
-
-    @property
-    def state_dtype(self) -> torch.dtype:
-        """The dtype of states: complex, and as fine as `real_dtype`."""
-        return torch.promote_types(self.C.dtype, torch.complex64)
-
-    def initial_state(self, batch: int) -> Tensor:
-        """Make a state that remembers nothing: (batch, H, N/2) complex zeros."""
-        check_length(batch, "batch")
-        size = (batch, self.d_model, self.d_state // 2)
-        return torch.zeros(size, dtype=self.state_dtype, device=self.C.device)
-
-    def check_state(self, x: Tensor, batch: int) -> None:
-        """Raise unless x is a state (batch, H, N/2) of these systems."""
-        check_state(x, (batch, self.d_model, self.d_state // 2), self.C)
-
-    def last_state(
-        self,
-        u: Tensor,
-        x: Tensor | None = None,
-        rate: float = 1.0,
-        lengths: Tensor | list[int] | None = None,
-    ) -> Tensor:
-        """Compute the state after u (batch, H, L), each row at its own end: (batch, H, N/2)."""
-        Lambda, P, B, _ = self.modes()
-        return dplr_last_state(Lambda, P, B, self.steps(rate), u, x, lengths)
-
-
-class DPLRKernel(DPLRStates):
-    """The views of H diagonal plus low rank systems: kernel, response and end of a state, steps.
-
-    Arguments as for `DPLRParameters`, states as for `DPLRStates`.
 
     Source: Gu et al. 2022 (S4), Algorithm 1; our eq-s4-hurwitz, eq-s4-response.
     """
@@ -173,6 +132,17 @@ class DPLRKernel(DPLRStates):
         """Compute what the state x (batch, H, N/2) still says: (batch, H, L)."""
         Lambda, P, _, C = self.modes()
         return dplr_response(Lambda, P, C[0], self.steps(rate), x, L)
+
+    def last_state(
+        self,
+        u: Tensor,
+        x: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | list[int] | None = None,
+    ) -> Tensor:
+        """Compute the state after u (batch, H, L), each row at its own end: (batch, H, N/2)."""
+        Lambda, P, B, _ = self.modes()
+        return dplr_last_state(Lambda, P, B, self.steps(rate), u, x, lengths)
 
     def step(
         self, u_t: Tensor, x: Tensor, rate: float = 1.0, gaps: Tensor | None = None

@@ -176,6 +176,7 @@ def dplr_last_state(
     Cost:   log2(L) 2 N^3 a system, 2 N L a signal; some L numbers are kept for a signal.
     Source: our eq-layer-state, eq-s4-blocks, eq-s4-horner.
     """
+    check_tensors(u=u)
     _check_given(u, x, dt, Lambda, P, B=B)
     h, Lambda, P, B = _in_double(dt, Lambda, P, B)
     last = _ended(*dplr_discretize(Lambda, P, B, h), u, x, lengths) / math.sqrt(2)

@@ -13,6 +13,7 @@ from s4lite.nn.attention_place import AsAttention, check_mask
 from s4lite.nn.baselines import Attention
 from s4lite.nn.layer import S4, S4D
 from s4lite.nn.lssl import LSSL
+from s4lite.nn.model import S4Block
 
 F32, F64 = torch.float32, torch.float64
 D, L = 8, 20
@@ -150,6 +151,19 @@ def test_compiles_to_one_graph_and_exports():
     close(program.module()(u), net(u))
 
 
+def test_masks_that_come_late_to_a_compiled_encoder():
+    """Sizes have become symbols by then, and the first mask's have not."""
+    torch.compiler.reset()
+    net, u = block().eval(), draw(3, L, D)
+    whole = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for part in (u[:2, :12], u, u[:, :15]):
+        close(whole(part), net(part))
+    close(whole(u, CAUSAL, is_causal=True), net(u))
+    for n in (L, 13):
+        got, want = (f(u[:, :n], None, PADDING[:, :n]) for f in (whole, net))
+        close(got, want)
+
+
 def test_autocast():
     net = block().float().eval()
     u = draw(3, L, D, dtype=F32)
@@ -217,6 +231,10 @@ def test_refused_use():
     for options in ({"is_causal": True}, {"attn_mask": CAUSAL}):
         with pytest.raises(ValueError, match="hears the future"):
             both(U, U, U, **options)
+    inside = S4Block(D, layer=S4, d_state=8, bidirectional=True, dtype=F64)
+    for layer in (inside, nn.Sequential(both.layer)):  # not the layer itself says so, but a part
+        with pytest.raises(ValueError, match="hears the future"):
+            AsAttention(layer)(U, U, U, attn_mask=CAUSAL)
     narrow = U[..., :4]
     with pytest.raises(ValueError, match=r"want u \(batch, L, d_model\)"):
         put(narrow, narrow, narrow)

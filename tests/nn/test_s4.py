@@ -423,6 +423,25 @@ def test_export(strict):
         close(got, want, 1e-10)
 
 
+def test_export_of_a_step():
+    """What runs at every length: one sample, any batch."""
+
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = make().eval()
+
+        def forward(self, u_t, state):
+            return self.layer.step(u_t, state)
+
+    one, batch = Step(), {0: torch.export.Dim("batch", min=2, max=64)}
+    given = draw(2, 4), start_of(2, one.layer)
+    program = torch.export.export(one, given, dynamic_shapes=(batch, batch))
+    more = draw(5, 4), start_of(5, one.layer)
+    for got, want in zip(program.module()(*more), one(*more), strict=True):
+        close(got, want, 1e-12)
+
+
 def test_functional_call_and_vmap():
     layer, u = make(), draw(3, 20, 4)
     each = torch.func.vmap(lambda v: layer(v[None])[0])(u)

@@ -268,6 +268,7 @@ def test_refused_by_both(change, error, said):
         ({"u": U[..., :0]}, ValueError, "want the length of u >= 1"),
         ({"u": U[0, 0, 0]}, ValueError, "want the length of u >= 1"),
         ({"u": [1.0]}, TypeError, "want u as a torch.Tensor"),
+        ({"u": None}, TypeError, "want u as a torch.Tensor"),
         ({"u": U.long()}, TypeError, "want u of a floating"),
         ({"u": U[:, :2]}, ValueError, "leading axes that broadcast"),
         ({"lengths": [3, 21]}, ValueError, "want lengths from 1 to L = 20"),
