@@ -14,10 +14,10 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 def test_first_example_has_five_lines():
     lines = [line for line in BLOCKS[0].splitlines() if line.strip()]
-    assert len(BLOCKS) == 4 and len(lines) == 5
+    assert len(BLOCKS) == 5 and len(lines) == 5
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["first", "op", "layer", "model"])
+@pytest.mark.parametrize("block", BLOCKS, ids=["first", "op", "layer", "attention", "model"])
 def test_block_runs_alone(block, tmp_path):
     script = tmp_path / "block.py"
     script.write_text(block, encoding="utf-8")
@@ -34,6 +34,7 @@ def test_shapes_are_those_in_the_comments():
         exec(block, names)  # one after the other, as a reader would
     assert names["u"].shape == (4, 100, 16) and names["whole"].shape == (4, 100, 16)
     assert names["K"].shape == (16384,) and names["half_rate"].shape == (4, 50, 16)
+    assert names["uneven"].shape == (4, 100, 16) and names["y"].shape == (8, 1000, 64)
     assert names["logits"].shape == (8, 10)
 
 
