@@ -1,17 +1,22 @@
 """Two processes, each with half of a batch, get the gradients of one process with all of it."""
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from s4lite.nn.layer import S4D
+from s4lite.nn.layer import S4, S4D
+
+LAYERS = {
+    S4: {"init": "legt", "n_ssm": 2},
+    S4D: {"init": "legs", "clock": "softplus", "disc": "bilinear", "bidirectional": True},
+}
 
 
-def setup() -> tuple[S4D, torch.Tensor]:
+def setup(kind: type[S4] | type[S4D]) -> tuple[S4 | S4D, torch.Tensor]:
     torch.manual_seed(0)
-    options = {"init": "legs", "clock": "softplus", "disc": "bilinear", "dtype": torch.float64}
-    layer = S4D(4, 8, bidirectional=True, **options)
+    layer = kind(4, 8, dtype=torch.float64, **LAYERS[kind])
     return layer, torch.randn(6, 50, 4, dtype=torch.float64)
 
 
@@ -21,10 +26,10 @@ def train_step(model: torch.nn.Module, u: torch.Tensor) -> None:
     optimizer.step()
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, folder: str, kind: type[S4] | type[S4D]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    layer, u = setup()
+    layer, u = setup(kind)
     if rank == 1:  # what DDP starts from is rank 0's
         for p in layer.parameters():
             torch.nn.init.normal_(p)
@@ -34,9 +39,10 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_ddp_equals_one_process(tmp_path):
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
-    layer, u = setup()
+@pytest.mark.parametrize("kind", LAYERS)
+def test_ddp_equals_one_process(kind, tmp_path):
+    mp.spawn(work, (str(tmp_path), kind), nprocs=2)
+    layer, u = setup(kind)
     train_step(layer, u)
     for rank in range(2):
         grads, state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

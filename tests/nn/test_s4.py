@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.parallel import DistributedDataParallel
 from walking import close, draw, walk
 
 from s4lite.nn.layer import S4
@@ -533,40 +530,6 @@ def test_a_failed_load_changes_nothing():
             layer.load_state_dict(good | {name: value})
         assert snapshot(layer) == before
     layer.load_state_dict(good)
-
-
-def setup() -> tuple[S4, Tensor]:
-    torch.manual_seed(0)
-    return S4(4, 8, init="legt", dtype=F64), torch.randn(6, 30, 4, dtype=F64)
-
-
-def train_step(model: nn.Module, u: Tensor) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(u).square().mean().backward()
-    optimizer.step()
-
-
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    layer, u = setup()
-    if rank == 1:  # what DDP starts from is rank 0's
-        for p in layer.parameters():
-            torch.nn.init.normal_(p)
-    train_step(DistributedDataParallel(layer), u.chunk(2)[rank])
-    torch.save(layer.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_ddp_equals_one_process(tmp_path):
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
-    layer, u = setup()
-    train_step(layer, u)
-    for rank in range(2):
-        state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for name, p in layer.named_parameters():
-            assert p.grad.abs().max() > 0
-            assert (state[name] - p).abs().max() < 1e-11, name
 
 
 # ------------------------------------------------------------------ bad input
