@@ -98,7 +98,7 @@ def test_wheel_asks_for_torch_and_numpy_only(wheel):
     plain = sorted(line.split()[1].split(">")[0] for line in needs if "extra ==" not in line)
     assert plain == ["numpy", "torch"]
     extras = {line.split("extra == ")[1].strip("\"'") for line in needs if "extra ==" in line}
-    assert extras == {"baselines", "train", "book", "test"}
+    assert extras == {"baselines", "train", "triton", "book", "test"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,107 @@
+"""Triton: kernels in the interpreter, on a GPU where there is one, and in the compiler.
+
+The interpreter has to be chosen before anybody imports triton. So the cases run in processes of
+their own: `cases_chunks.py` and `cases_sums.py`, here started with TRITON_INTERPRET=1, and on a GPU
+without it. To run them by hand, TRITON_INTERPRET=1 python -m pytest, and the path of one.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+CASES = ("cases_chunks.py", "cases_sums.py")
+
+
+def run(*command: str, **env: str) -> str:
+    """Output of Python in a process of its own; its failure is ours."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | {"TRITON_DEFAULT_FP_FUSION": "1"} | env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", CASES)
+def test_in_the_interpreter(cases):
+    out = run(
+        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / cases, TRITON_INTERPRET="1"
+    )
+    assert " passed" in out
+
+
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("cases", CASES)
+def test_on_a_gpu(cases):
+    env = {"TRITON_INTERPRET": "0", "S4LITE_TEST_DEVICE": "cuda"}
+    assert " passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / cases, **env)
+
+
+@needs_triton
+@pytest.mark.slow
+def test_every_kernel_compiles_for_hopper(tmp_path):
+    """And in bfloat16, the sizes that the design is for, without a spill."""
+    env = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    lines = [line.split() for line in run(HERE / "compile_for_hopper.py", **env).splitlines()]
+    assert len(lines) == 14
+    fit = {"_exponentials_kernel", "_moments_kernel", "_fractions_kernel"}
+    for name, signal, stack in lines:
+        if signal == "*bf16" or name in fit:
+            assert int(stack) == 0, f"{name} spills {stack} bytes"
+
+
+MISSING = """
+import sys
+sys.modules["triton"] = None  # as if it were not installed
+import torch
+from s4lite.ops.triton.backend import choose_backend, load_triton
+from s4lite.ops.triton.chunks import fused_chunks
+nu, one = torch.full((1, 2), -0.1 + 1j, dtype=torch.complex128), torch.ones(1, 2)
+y, x = fused_chunks(nu, one, one, torch.ones(1, 9))
+print(y.shape == (1, 9), choose_backend("auto", torch.device("cuda")))
+for call in (load_triton, lambda: fused_chunks(nu, one, one, torch.ones(1, 9), backend="triton")):
+    try:
+        call()
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+
+
+def test_without_triton_torch_serves_and_the_extra_is_named():
+    out = run("-c", MISSING).splitlines()
+    assert out[0] == "True torch"
+    assert len(out) == 3 and all('pip install "s4lite[triton]"' in line for line in out[1:])
+
+
+@needs_triton
+def test_without_an_interpreter_the_cpu_is_refused():
+    code = """
+import torch
+from s4lite.ops.triton.backend import choose_backend
+print(choose_backend("auto", torch.device("cpu")))
+try:
+    choose_backend("triton", torch.device("cpu"))
+except ValueError as error:
+    print(error)
+"""
+    out = run("-c", code, TRITON_INTERPRET="0").splitlines()
+    assert out[0] == "torch" and "cannot serve this call: no kernels on cpu" in out[1]
+
+
+def test_importing_the_package_does_not_import_triton():
+    code = "import s4lite.ops.triton.chunks, sys; print('triton' in sys.modules)"
+    assert run("-c", code).strip() == "False"
