@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from s4lite.ops.checks import check_axes, check_tensors
+from s4lite.ops.recomputed import sum_fractions
 from s4lite.ops.vandermonde import _real_product
 
 __all__ = ["cauchy", "cauchy_naive", "dplr_spectrum"]
@@ -101,14 +102,16 @@ def cauchy(v: Tensor, l: Tensor, w: Tensor) -> Tensor:
         TypeError: if an argument is no floating or complex tensor, or l or w is real.
         ValueError: if shapes or devices do not fit.
 
-    Error:  a few eps (|2 s| + |c l|) / |2 s - c l| of each fraction: digits go next to a pole.
+    Error:  a few eps (|2 s| + |c l|) / |2 s - c l| of each fraction: digits go next to a pole;
+            eps of float64 and one rounding (inside torch.compile and torch.func: v's own eps).
     Cost:   about 16 + 8 J operations a pair and node; 2^18 fractions, or one node's, exist at a
             time, backward included (not inside torch.func transforms).
     Source: our eq-cauchy-fold; Gu et al. 2022 (S4), appendix C.3.
     """
     _check_sums(v, l, w)
     dtype = torch.promote_types(torch.promote_types(v.dtype, l.dtype), torch.complex64)
-    return _by_tiles(_fold, v.to(dtype), l.to(dtype), w)
+    twin = functools.partial(_by_tiles, _fold)
+    return sum_fractions(v.to(dtype), l.to(dtype), w, twin=twin)
 
 
 def _without_wires(v: Tensor, l: Tensor, w: Tensor) -> Tensor:
@@ -149,4 +152,5 @@ def dplr_spectrum(
     v = (left[..., :, None, :] * right[..., None, :, :]).flatten(-3, -2) * dt[..., None, None]
     v, l = v.to(dtype), (dt[..., None] * Lambda).to(dtype)
     _check_sums(v, l, w)
-    return _by_tiles(_without_wires, v, l, w)
+    twin = functools.partial(_by_tiles, _without_wires)
+    return sum_fractions(v, l, w, wires=True, twin=twin)

@@ -199,9 +199,7 @@ def _by_cauchy(system: tuple[Tensor, ...], L: int, dtype: torch.dtype) -> Tensor
     re, im = c_tilde(_real_row(C), Ab, L, _TAU).chunk(2, -1)
     Ct = torch.complex(re, -im) / math.sqrt(2)
     w = half_angles(L, _TAU).to(Lambda.device)
-    coarse = dtype == torch.float32 and L > _SHORT
-    sums = torch.complex64 if coarse else torch.complex128
-    K_hat = dplr_spectrum(Lambda, P, B, Ct, dt, w, sums)
+    K_hat = dplr_spectrum(Lambda, P, B, Ct, dt, w, torch.complex128)
     return from_spectrum(K_hat, L, _TAU).to(dtype)
 
 
@@ -284,10 +282,10 @@ def _is_mild(dt: Tensor, Lambda: Tensor, P: Tensor) -> bool:
 
 
 def _route(route: str, L: int, dtype: torch.dtype, dt: Tensor, Lambda: Tensor, P: Tensor) -> str:
-    """The road to take; "auto" is settled by what was measured in chapter 10."""
+    """The road to take; "auto" is settled by what was measured in chapters 10 and 14."""
     single = dtype == torch.float32
     if route == "auto":
-        short = Lambda.shape[-1] * 48 >= L  # 24 N
+        short = 2 * Lambda.shape[-1] ** 2 >= L  # N^2 / 2, eq-speed-roads
         return "circle" if single and short and _is_mild(dt, Lambda, P) else "dense"
     if route not in _ROUTES:
         raise ValueError(f'want route "auto", "cauchy", "dense" or "circle", got {route!r}')

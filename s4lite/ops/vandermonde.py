@@ -154,9 +154,11 @@ def _tile(L: int) -> tuple[int, int]:
 
 
 def _powers(nu: Tensor, count: int, stride: int = 1) -> Tensor:
-    """exp(k stride nu) for k = 0 .. count - 1: (..., count, n), complex128."""
-    k = torch.arange(0, count * stride, stride, dtype=torch.float64, device=nu.device)
-    return torch.exp(k[:, None] * nu[..., None, :])
+    """exp(k stride nu) for k = 0 .. count - 1, (..., count, n), by doubling: eq-speed-powers."""
+    E, k = torch.exp(0 * nu)[..., None, :], 1
+    while k < count:  # the second half is the first, times one exponential
+        E, k = torch.cat([E, E * torch.exp(k * stride * nu)[..., None, :]], -2), 2 * k
+    return E[..., :count, :]
 
 
 def _plane(z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -188,7 +190,7 @@ def vandermonde(w: Tensor, nu: Tensor, L: int, dtype: torch.dtype = torch.float6
         ValueError: if shapes or devices do not fit, nu is not finite with Re <= 0, or L < 1.
 
     Error:  a few eps of dtype, relative to sum |w|: angles are float64, see eq-diagonal-phase.
-    Cost:   n (Q + R) exponentials with Q R about L, at least 2 n sqrt(L); 4 n L operations.
+    Cost:   tables of n (Q + R) exponentials, Q R about L, about 2 n sqrt(L); 4 n L operations.
     Source: our eq-diagonal-product.
     """
     check_axes({}, w=w, nu=nu)
