@@ -3,14 +3,16 @@
 Home: chapter 14, "The fourth view: chunks" (chapters/14b_chunks.ipynb).
 """
 
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s4lite.ops.again import _made_again
 from s4lite.ops.checks import check_axes, check_exponents, check_length, check_tensors
-from s4lite.ops.chunk_walk import _packed, _run, _System
+from s4lite.ops.chunk_walk import _marks, _packed, _run, _System
 from s4lite.ops.diag_state import diag_response
 from s4lite.ops.dplr import _check_system, _in_double, _plane, _real_row, dplr_discretize
 from s4lite.ops.dplr_state import _said, _squares
@@ -20,24 +22,6 @@ from s4lite.ops.vandermonde import _plane as _pairs
 from s4lite.ops.vandermonde import _powers, _tile, vandermonde
 
 __all__ = ["chunks_naive", "diag_chunks", "dplr_chunks"]
-
-
-def _marks(starts: Tensor | list[int] | None, u: Tensor) -> Tensor:
-    """Where new sequences begin, as booleans that broadcast with u (..., L)."""
-    L = u.shape[-1]
-    if isinstance(starts, Tensor) and starts.dtype == torch.bool:
-        if u.ndim != 3 or starts.shape != (u.shape[0], L):
-            got = f"{tuple(starts.shape)} for u {tuple(u.shape)}"
-            raise ValueError(f"want starts (batch, L) for u (batch, H, L), got {got}")
-        return starts[:, None].to(u.device)
-    places = starts.tolist() if isinstance(starts, Tensor) else [] if starts is None else starts
-    if not isinstance(places, (list, tuple)) or any(type(p) is not int for p in places):
-        raise TypeError(f"want starts as booleans (batch, L) or a list of ints, got {starts!r:.60}")
-    if any(not 0 <= p < L for p in places):
-        raise ValueError(f"want starts from 0 to L - 1 = {L - 1}, got {list(places)!r:.60}")
-    marks = torch.zeros(L, dtype=torch.bool)
-    marks[torch.tensor(places, dtype=torch.int64)] = True
-    return marks.to(u.device)
 
 
 def _check_signal(u: Tensor, x: Tensor | None, **modes: Tensor) -> torch.dtype:
@@ -83,7 +67,7 @@ def chunks_naive(
     check_axes(
         {"u[..., 0]": u[..., 0]}, Bb=Bb.expand(*batch, -1), **({} if x is None else {"x": x})
     )
-    L, part = u.shape[-1], _marks(starts, u).cumsum(-1)
+    L, part = u.shape[-1], _marks(starts, u).cumsum(-1).to(u.device)
     lag = torch.arange(L, device=u.device)[:, None] - torch.arange(L, device=u.device)
     same = (lag >= 0) & (part[..., :, None] == part[..., None, :])
     columns, u = krylov_naive(Ab, Bb, L), u.to(torch.promote_types(dtype, u.dtype))
@@ -129,11 +113,9 @@ def _diag_operators(
     return _beside(_toeplitz(K), write), read.mT, (T * nu).exp()
 
 
-def _climb(x: Tensor, powers: list[Tensor], steps: int) -> Tensor:
-    """x (..., k, N) times (Ab^steps)^T: the binary digits of `steps` choose among the squares."""
-    for i, power in enumerate(powers):
-        x = x @ power.mT if steps >> i & 1 else x
-    return x
+def _power(powers: list[Tensor], steps: int) -> Tensor:
+    """Ab^steps for steps >= 1: its binary digits choose among the squares."""
+    return functools.reduce(torch.matmul, [P for i, P in enumerate(powers) if steps >> i & 1])
 
 
 def _dplr_operators(
@@ -147,35 +129,56 @@ def _dplr_operators(
             rows = torch.cat([rows, rows @ power], -2)
     columns, rows = columns[..., :T], rows[..., :T, :]
     K = (C[..., None, :] @ columns)[..., 0, :]
-    M = _climb(powers[-1].mT, powers[:-1], T - 2 ** (len(powers) - 1)).mT
+    M = _power(powers, T)
     return _beside(_toeplitz(K.to(dtype)), columns.flip(-1).mT.to(dtype)), rows.mT.to(dtype), M
 
 
-def _diag_system(nu: Tensor, Bb: Tensor, C: Tensor, T: int, dtype: torch.dtype) -> _System:
-    """The system of `diag_chunks`."""
+def _diag_system(
+    nu: Tensor, Bb: Tensor, C: Tensor, T: int, rest: int, dtype: torch.dtype
+) -> _System:
+    """The system of `diag_chunks`; its last chunk holds `rest` samples."""
     nu = nu.to(torch.complex128)
     return _System(
         _diag_operators(nu, Bb, C, T, dtype),
-        lambda x, steps: (steps * nu).exp()[..., None, :] * x,
+        (rest * nu).exp(),
         lambda x, L: (diag_response(nu, C, x, L), (L * nu).exp() * x),
     )
 
 
-def _dplr_system(
-    Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor | float, T: int, dtype: torch.dtype
-) -> _System:
-    """The system of `dplr_chunks`, in real coordinates and float64."""
-    h, Lambda, P, B, C = _in_double(dt, Lambda, P, B, C)
+def _dplr_tables(
+    T: int,
+    rest: int,
+    dtype: torch.dtype,
+    Lambda: Tensor,
+    P: Tensor,
+    B: Tensor,
+    C: Tensor,
+    h: Tensor,
+) -> tuple[Tensor, ...]:
+    """`_dplr_operators`, and Ab^rest if rest < T."""
     Ab, Bb = dplr_discretize(Lambda, P, B, h)
-    row, powers = _real_row(C), _squares(Ab, T)
-    return _System(
-        _dplr_operators(Ab, Bb, row, powers, T, dtype),
-        lambda x, steps: _climb(x, powers, steps),
-        lambda x, L: (
-            _said(Ab, row, torch.complex(*x.chunk(2, -1)) / math.sqrt(2), L),
-            advance(Ab, x, torch.tensor(L, device=x.device), L),
-        ),
-    )
+    powers = _squares(Ab, T)
+    tables = _dplr_operators(Ab, Bb, _real_row(C), powers, T, dtype)
+    return tables if rest == T else (*tables, _power(powers, rest))
+
+
+def _dplr_system(
+    Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor | float,
+    T: int, rest: int, dtype: torch.dtype, size: int,
+) -> _System:  # fmt: skip
+    """The system of `dplr_chunks`, in real coordinates and float64, for `size` samples in all."""
+    h, Lambda, P, B, C = _in_double(dt, Lambda, P, B, C)
+    tables = functools.partial(_dplr_tables, T, rest, dtype)
+    lead = torch.broadcast_shapes(Lambda.shape[:-1], P.shape[:-2], h.shape)
+    given = (Lambda, P, B, C, h), (1, 2, 1, 1, 0), len(lead)
+    tables = _made_again(tables, *given, size // max(1, math.prod(lead)))
+
+    def said(x: Tensor, L: int) -> tuple[Tensor, Tensor]:
+        Ab, steps = dplr_discretize(Lambda, P, B, h)[0], torch.full((), L, device=x.device)
+        told = _said(Ab, _real_row(C), torch.complex(*x.chunk(2, -1)) / math.sqrt(2), L)
+        return told, advance(Ab, x, steps, L)
+
+    return _System(tables[:3], tables[3] if rest < T else None, said)
 
 
 _MOST = 64  # samples in a chunk of a diagonal system, as measured in the chapter
@@ -225,7 +228,8 @@ def diag_chunks(
         nu, Bb, C  (..., n)  log of Ab, complex128, input weights, from `log_discretize`; output
         u, x       (..., L), (..., n)  the signal, real; the complex state before it, None: at rest
         T          int  samples in a chunk, >= 1; None: a measured rule, at most 64
-        starts     (batch, L) or list  True, or the positions, where new sequences begin, at rest
+        starts     (batch, L) or list  True, or the positions, where new sequences begin, at rest;
+                   a list costs an accelerator no wait, a tensor is read by the host once
     Returns:
         y, x_last  (..., L), (..., n)  2 Re C x_k in u's dtype; the state after the last sample
     Raises:
@@ -240,7 +244,8 @@ def diag_chunks(
     check_exponents(nu)
     T, marks = _cut_up(T, starts, u, _MOST)
     x = None if x is None else x.to(torch.complex128)
-    y, last = _chunked(_diag_system(nu, Bb, C, T, dtype), u, x, marks)
+    rest = T if marks is not None else (u.shape[-1] - 1) % T + 1
+    y, last = _chunked(_diag_system(nu, Bb, C, T, rest, dtype), u, x, marks)
     return y, last.to(torch.promote_types(dtype, torch.complex64))
 
 
@@ -268,13 +273,16 @@ def dplr_chunks(
         TypeError, ValueError: as `dplr_kernel` for the system, as `diag_chunks` for the rest.
 
     Error:  some eps of u's dtype (at least float32); tables and hand-over are float64.
-    Cost:   2T + 4N + 2N^2/T operations a sample, N = 2n, and log2(T) 2 N^3 + 4 N^2 T a system.
+    Cost:   2T + 4N + 2N^2/T operations a sample, N = 2n, and log2(T) 2 N^3 + 4 N^2 T a system,
+            once more in backward for 32,768 samples a system or more.
     Source: our eq-chunk-view, eq-chunk-doubling, eq-chunk-adjoint, eq-chunk-packed.
     """
     _check_system({"dt": dt}, Lambda, P, B=B, C=C)
     dtype = _check_signal(u, x, Lambda=Lambda, B=B, C=C)
     T, marks = _cut_up(T, starts, u, max(_MOST, 1 << (2 * Lambda.shape[-1] - 1).bit_length()))
     x = None if x is None else _plane(x.to(torch.complex128))
-    y, last = _chunked(_dplr_system(Lambda, P, B, C, dt, T, dtype), u, x, marks)
+    rest = T if marks is not None else (u.shape[-1] - 1) % T + 1
+    system = _dplr_system(Lambda, P, B, C, dt, T, rest, dtype, u.numel())
+    y, last = _chunked(system, u, x, marks)
     last = torch.complex(*last.chunk(2, -1)) / math.sqrt(2)
     return y, last.to(torch.promote_types(dtype, torch.complex64))

@@ -11,11 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s4lite.ops.again import _recorded
 from s4lite.ops.dplr_state import _by_signal, _by_system
 from s4lite.ops.vandermonde import _plane as _pairs
 from s4lite.ops.vandermonde import _real_product
 
 __all__ = []
+
+
+def _marks(starts: Tensor | list[int] | None, u: Tensor) -> Tensor:
+    """Where new sequences begin, as booleans on the CPU that broadcast with u (..., L)."""
+    L = u.shape[-1]
+    if isinstance(starts, Tensor) and starts.dtype == torch.bool:
+        if u.ndim != 3 or starts.shape != (u.shape[0], L):
+            got = f"{tuple(starts.shape)} for u {tuple(u.shape)}"
+            raise ValueError(f"want starts (batch, L) for u (batch, H, L), got {got}")
+        return starts[:, None].cpu()
+    places = starts.tolist() if isinstance(starts, Tensor) else [] if starts is None else starts
+    if not isinstance(places, (list, tuple)) or any(type(p) is not int for p in places):
+        raise TypeError(f"want starts as booleans (batch, L) or a list of ints, got {starts!r:.60}")
+    if any(not 0 <= p < L for p in places):
+        raise ValueError(f"want starts from 0 to L - 1 = {L - 1}, got {list(places)!r:.60}")
+    marks = torch.zeros(L, dtype=torch.bool)
+    marks[torch.tensor(places, dtype=torch.int64)] = True
+    return marks
 
 
 def _state(rows: Tensor, M: Tensor) -> Tensor:
@@ -34,6 +53,11 @@ def _adjoint(M: Tensor) -> Tensor:
     return M.conj() if M.is_complex() else M.mT
 
 
+def _hand(M: Tensor, x: Tensor) -> Tensor:
+    """One hand-over: M x for states x (..., k, N)."""
+    return M[..., None, :] * x if M.is_complex() else x @ M.mT
+
+
 def _walk(
     M: Tensor, S: Sequence[Tensor], x: Tensor, keep: Sequence[Tensor] | None
 ) -> tuple[list[Tensor], Tensor]:
@@ -41,7 +65,7 @@ def _walk(
     X = []
     for c, S_c in enumerate(S):
         X.append(x)
-        x = (M[..., None, :] * x if M.is_complex() else x @ M.mT) + S_c
+        x = _hand(M, x) + S_c
         x = x if keep is None else x * keep[c][..., None]
     return X, x
 
@@ -115,13 +139,13 @@ def _span_back(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The adjoint of `_span`, eq-chunk-adjoint: du, a before it, and the system's derivatives."""
     W, read, M = system
-    S = _state(_times(rows, W[..., cut.T :]), M).unbind(-2)
-    X = torch.stack(_walk(M, S, x, cut.kept(span, 1))[0], -2)
+    X = _state(_times(rows, W[..., cut.T :]), M)
+    X = torch.stack(_walk(M, X.unbind(-2), x, cut.kept(span, 1))[0], -2)
     heard = _state(_times(g, read.mT), M)
     heard[..., -1, :] += end
     keep = cut.kept(span, 0)
     after, a = _walk(_adjoint(M), heard.unbind(-2)[::-1], a, None if keep is None else keep[::-1])
-    after = torch.stack(after[::-1], -2)
+    after, heard = torch.stack(after[::-1], -2), None  # let go: memory is why we are here
     both = torch.cat([g, _rows(after, g.dtype)], -1)
     du = _times(both, W.mT)
     rows, both, told, g, after, X = (
@@ -151,12 +175,7 @@ class _Chunks(torch.autograd.Function):
         cut, (u, x, *system), kept = ctx.cut, ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         if torch.is_grad_enabled():  # a second derivative is wanted: let autograd see all steps
             leaves = [u, x, *system]
-            ask = [z for z in leaves if z.requires_grad]
-            found = torch.autograd.grad(
-                _in_one(cut, *leaves), ask, (g, end, tail), create_graph=True, allow_unused=True
-            )
-            found = iter(found)
-            return None, *(next(found) if z.requires_grad else None for z in leaves)
+            return None, *_recorded(_in_one(cut, *leaves), (g, end, tail), leaves, True)
         du, a, sums = u.new_empty(u.shape), torch.zeros_like(end), []
         for span, x in reversed(list(zip(cut.spans(u.shape[-1]), kept, strict=True))):
             pieces = cut.take(u, span), cut.take(g, span), _state(x, system[2])
@@ -171,10 +190,10 @@ class _Chunks(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _System:
-    """What a chunk needs of a system, and its two other uses: steps without input, and response."""
+    """What a chunk needs of a system, the hand-over after the last samples, and the response."""
 
     tensors: tuple[Tensor, Tensor, Tensor]  # [Toep^T, W^T], R^T, M
-    ahead: Callable  # (x (..., k, N), steps) -> Ab^steps x
+    last: Tensor | None  # like M, for as many samples as the last chunk holds; None: T
     said: Callable  # (x (..., N), L) -> C Ab^(l + 1) x for l < L, and Ab^L x
 
 
@@ -194,9 +213,9 @@ def _run(system: _System, u: Tensor, x: Tensor, keep: Tensor | None) -> tuple[Te
     plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     run = _in_one if plain else _Chunks.apply
     y, before, tail = run(cut, u, _by_system(x, axes, full), W, read, M)
-    rest = (L - 1) % T + 1
+    rest, last = (L - 1) % T + 1, M if system.last is None else system.last
     told = _state(_real_product(tail[..., :rest], W[..., T - rest :, T:]), M)
-    return y, _by_signal(system.ahead(before, rest) + told, axes, full)
+    return y, _by_signal(_hand(last, before) + told, axes, full)
 
 
 def _pack(marks: Tensor, T: int) -> tuple[Tensor, int, Tensor]:
@@ -210,21 +229,23 @@ def _pack(marks: Tensor, T: int) -> tuple[Tensor, int, Tensor]:
     ends = chunks.cumsum(-1)
     most = int(ends[..., -1].max())
     ends = ends + most - ends[..., -1:]  # rows with fewer chunks have empty ones in front
-    behind = lengths.cumsum(-1).gather(-1, part) - torch.arange(part.shape[-1], device=part.device)
-    keep = torch.ones(*part.shape[:-1], most + 1, device=part.device)
+    behind = lengths.cumsum(-1).gather(-1, part) - torch.arange(part.shape[-1])
+    keep = torch.ones(*part.shape[:-1], most + 1)
     return ends.gather(-1, part) * T - behind, most * T, keep.scatter(-1, ends - chunks, 0.0)
 
 
 def _packed(system: _System, u: Tensor, x: Tensor | None, marks: Tensor) -> tuple[Tensor, Tensor]:
-    """Run sequences that share rows: all from rest, each in chunks of its own; x is added."""
+    """Run sequences that share rows, each in chunks of its own: planned on the CPU; x is added."""
     T, rest = system.tensors[1].shape[-1], system.tensors[2]
     rest = rest.new_zeros(*u.shape[:-1], rest.shape[-1])
     place, count, keep = _pack(marks, T)
+    first = marks.cumsum(-1) == 0
+    place, keep, first = (z.to(u.device, non_blocking=True) for z in (place, keep, first))
     index = place.expand(u.shape)
     spread = u.new_zeros(*u.shape[:-1], count).scatter(-1, index, u)
     y, last = _run(system, spread, rest, keep.expand(*u.shape[:-1], -1))
     y = y.gather(-1, index)
     if x is None:
         return y, last
-    first, (told, end) = marks.cumsum(-1) == 0, system.said(x, u.shape[-1])
+    told, end = system.said(x, u.shape[-1])
     return (y + told * first).to(u.dtype), last + end * first[..., -1:]

@@ -318,6 +318,28 @@ def test_the_backward_keeps_a_state_only_every_few_chunks():
     assert sum(kept.values()) - 4 * u.numel() < 0.6 * 4 * u.numel()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_matrices_made_again_in_blocks_are_the_same(shared):
+    """From 32,768 samples a system on, 16 channels at a time: values and derivatives as before."""
+    H, L = 18, 1 << 15
+    Lambda, P, B, _ = nplr("legs", 4)
+    args = [Lambda, P, B.expand(H, -1), draw(H, 2, dtype=C128)]
+    args += [torch.tensor(0.05, dtype=F64) if shared else torch.linspace(0.01, 0.1, H, dtype=F64)]
+    u, w, found = draw(H, L + 5), draw(H, L + 5, seed=4), []
+    for starts in (None, [0]):  # with starts, another last hand-over
+        for pieces in (1, 3):
+            given = leaves(*args)
+            y, x = [], None
+            for part in u.split(-(-u.shape[-1] // pieces), -1):  # thirds are below the threshold
+                out, x = dplr_chunks(*given, part, x, T=8, starts=starts if x is None else None)
+                y.append(out)
+            loss = (torch.cat(y, -1) * w).sum() + x.real.sum()
+            found.append([x, *torch.autograd.grad(loss, given)])
+    for other in found[1:]:
+        for got, want in zip(other, found[0], strict=True):
+            close(got, want, 1e-11)
+
+
 # ------------------------------------------------------------------ precision
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     pass
@@ -49,6 +50,19 @@ def interpreting() -> bool:
     return bool(load_triton().knobs.runtime.interpret)
 
 
+_COUNTS = {
+    "H",
+    "J",
+    "S",
+    "rows",
+    "nc",
+    "whole",
+    "tiles",
+    "blocks",
+    "jump",
+}  # any number: one kernel
+
+
 @functools.cache
 def compiled(kernel: Callable) -> Callable:
     """Hand a kernel to Triton on its first use; until then it is a plain function.
@@ -65,7 +79,7 @@ def compiled(kernel: Callable) -> Callable:
     for name in kernel.__code__.co_names:  # helpers that it calls
         if inspect.isfunction(names.get(name)):
             names[name] = compiled(names[name])
-    return triton.jit(kernel)
+    return triton.jit(kernel, do_not_specialize=_COUNTS & set(inspect.signature(kernel).parameters))
 
 
 @functools.cache
@@ -111,9 +125,27 @@ def choose_backend(backend: str, device: torch.device, why_not: str = "") -> str
     return "torch" if why_not else "triton"
 
 
-def _only_once() -> None:
-    """Raise in a backward pass that shall be differentiated itself."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            'Triton kernels are differentiable once; create_graph=True wants backend="torch"'
-        )
+def _derive(plain: Callable, inputs: tuple, grads: tuple) -> list[Tensor | None]:
+    """Gradients by all inputs that have a graph themselves: those of a plain composition."""
+    out = list(plain(*inputs))
+    pairs = [(z, g) for z, g in zip(out, grads, strict=True) if g is not None and z.requires_grad]
+    ask = [z for z in inputs if isinstance(z, Tensor) and z.requires_grad]
+    outputs, weights = zip(*pairs, strict=True)
+    found = iter(torch.autograd.grad(outputs, ask, weights, create_graph=True, allow_unused=True))
+    return [next(found) if isinstance(z, Tensor) and z.requires_grad else None for z in inputs]
+
+
+def _shared_memory(device: torch.device) -> int | None:
+    """Shared memory that a program may have, in kB; None where it does not count."""
+    if _why_no_launch(device) or interpreting():
+        return None
+    properties = load_triton().runtime.driver.active.utils.get_device_properties
+    return properties(device.index or 0)["max_shared_mem"] // 1024
+
+
+def _transformed() -> str:
+    """Say which transform wants to see every step; "" if none."""
+    if torch.compiler.is_compiling():
+        return "inside torch.compile"
+    inside = torch._C._are_functorch_transforms_active()
+    return "inside a torch.func transform" if inside else ""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s4lite.ops.checks import check_axes, check_exponents, check_length
-from s4lite.ops.triton.backend import _only_once, choose_backend, compiled
+from s4lite.ops.triton.backend import _derive, _transformed, choose_backend, compiled
 from s4lite.ops.vandermonde import vandermonde
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _moments_kernel(
     t_re = tl.dot(G, e_re, far * s_re, input_precision=PREC)
     t_im = tl.dot(G, e_im, far * s_im, input_precision=PREC)
     e_re, e_im = _wave((q * R)[:, None], decay[None, :], turns[None, :])
-    at = out + (tl.program_id(1) * H + h) * 4 * N + k
+    at = out + (tl.program_id(1) * H + h).to(tl.int64) * 4 * N + k
     tl.store(at, tl.sum(e_re * s_re - e_im * s_im, 0))
     tl.store(at + N, tl.sum(e_re * s_im + e_im * s_re, 0))
     tl.store(at + 2 * N, tl.sum(e_re * t_re - e_im * t_im, 0))
@@ -96,8 +96,11 @@ class _ExponentialSums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        _only_once()
         w, nu, *tables = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            L = g.shape[-1]
+            found = _derive(lambda w, nu: [vandermonde(w / 2, nu, L).float()], (w, nu), (g,))
+            return *found, None, None
         (S, blocks), N = ctx.grid, ctx.tile["N"]
         out = torch.empty(blocks, S, 4, N, dtype=torch.float32, device=nu.device)
         with torch.cuda.device_of(out):
@@ -126,14 +129,15 @@ def exponential_sums(
         TypeError, ValueError: as `vandermonde` does; ValueError if "triton" cannot serve: n > 128.
         ModuleNotFoundError: if "triton" is wanted and not installed.
 
-    Error:  as `vandermonde` in float32, but for "tf32" (1e-3). Differentiable once with Triton.
+    Error:  as `vandermonde` in float32, but for "tf32" (1e-3).
     Cost:   one launch for any number of systems: stack a model's layers along the first axis.
     Source: our eq-diagonal-product, eq-triton-turns, eq-triton-moments.
     """
     check_axes({}, w=w, nu=nu)
     check_exponents(nu)
     check_length(L)
-    why_not = "" if nu.shape[-1] <= 128 else f"n = {nu.shape[-1]} modes, at most 128"
+    why_not = _transformed() if L <= 1 << 26 else f"L = {L} lags, at most 2^26"
+    why_not = f"n = {nu.shape[-1]} modes, at most 128" if nu.shape[-1] > 128 else why_not
     if choose_backend(backend, nu.device, why_not) == "torch":
         return vandermonde(w, nu, L, torch.float32)
     w, nu = torch.broadcast_tensors(w, nu)

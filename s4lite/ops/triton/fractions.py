@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s4lite.ops.cauchy import _check_sums, cauchy
-from s4lite.ops.triton.backend import _only_once, choose_backend, compiled
+from s4lite.ops.triton.backend import _derive, _transformed, choose_backend, compiled
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -109,6 +109,15 @@ def _fraction_grads_kernel(
     tl.store(dpole + 2 * h * n + n + i, d_beta)
 
 
+def _plain_fractions(p: Tensor, q: Tensor, pole: Tensor, nodes: Tensor, J: int) -> Tensor:
+    """The same sums as a composition, for second derivatives."""
+    s, c = torch.complex(nodes[0], nodes[1]), torch.complex(nodes[2], nodes[3])
+    alpha, beta = pole[..., None].unbind(1)
+    F = 1 / (4 * s * s - 4 * s * c * alpha + c * c * beta)  # (S, n, K)
+    P, Q = (z[..., :J].mT.to(F.dtype) @ F for z in (p, q))
+    return 2 * s * P + c * Q
+
+
 class _FractionSums(torch.autograd.Function):
     """Forward and backward of the sums for p, q (S, n, JP), pole (S, 2, n), all padded."""
 
@@ -126,9 +135,13 @@ class _FractionSums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        _only_once()
         p, q, pole, nodes = ctx.saved_tensors
         (S, J, K), n = g.shape, pole.shape[-1]
+        if torch.is_grad_enabled():
+            found = _derive(
+                lambda p, q, l: [_plain_fractions(p, q, l, nodes, J)], (p, q, pole), (g,)
+            )
+            return *found, None, None, None
         dp, dq, dpole = (torch.empty_like(z) for z in (p, q, pole))
         g = torch.view_as_real(g.resolve_conj().contiguous())
         with torch.cuda.device_of(p):
@@ -171,11 +184,13 @@ def fraction_sums(
             gradient by w is wanted.
         ModuleNotFoundError: if "triton" is wanted and not installed.
 
-    Error:  as `cauchy` in complex64, but for "tf32" (1e-3). Differentiable once with Triton.
+    Error:  "torch": one rounding; "triton": a few 2^-24 (|2 s| + |c l|) / |2 s - c l| of each
+            fraction, as complex64 arithmetic has it; "tf32" 1e-3.
     Source: our eq-cauchy-fold, eq-triton-fraction-weights, eq-triton-fraction-poles.
     """
     _check_sums(v, l, w)
-    why_not = f"J = {v.shape[-2]} sums, want at most 64" if v.shape[-2] > 64 else ""
+    why_not = _transformed() if len(w) <= 1 << 22 else f"{len(w)} nodes, want at most 2^22"
+    why_not = f"J = {v.shape[-2]} sums, want at most 64" if v.shape[-2] > 64 else why_not
     why_not = "w wants a gradient" if w.requires_grad else why_not
     if choose_backend(backend, v.device, why_not) == "torch":
         return cauchy(v.to(torch.complex64), l.to(torch.complex64), w)

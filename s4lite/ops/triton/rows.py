@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from s4lite.ops.triton.backend import compiled, interpreting, load_triton
-from s4lite.ops.triton.chunk_kernels import _states_kernel
+from s4lite.ops.triton.chunk_kernels import _chain_kernel, _states_kernel
 
 __all__ = []
 
@@ -26,6 +25,24 @@ def _complex(z: Tensor) -> Tensor:
 def _planes(z: Tensor) -> Tensor:
     """Complex numbers (..., N) to two planes (..., 2, N)."""
     return torch.view_as_real(z).movedim(-1, -2)
+
+
+def _chunks_plain(
+    u: Tensor, K: Tensor, I: Tensor, O: Tensor, m: Tensor, X: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """eq-triton-chunk as written, for u (..., H, chunks * T): the judge of the kernels.
+
+    m is (H, 2, n), X (..., H, n) complex; returns y and the states before, between and after.
+    """
+    T, y, states = K.shape[-1], [], [X]
+    lag = torch.arange(T, device=K.device) - torch.arange(T, device=K.device)[:, None]  # (j, t)
+    toep = torch.where(lag >= 0, K[:, lag.clamp(min=0)], 0)
+    for U in u.unflatten(-1, (-1, T)).unbind(-2):
+        through = torch.einsum("...hj,hjt->...ht", U, toep)
+        y.append(through + torch.einsum("...hpn,hpnt->...ht", _planes(X), O))
+        X = _complex(m) * X + _complex(torch.einsum("...hj,hpnj->...hpn", U, I))
+        states.append(X)
+    return torch.cat(y, -1), states
 
 
 @dataclass(frozen=True)
@@ -46,13 +63,41 @@ class _Cut:
         return self.batch * self.segments
 
     @property
-    def late(self) -> int:
-        """The sample at which the last chunk begins."""
-        return -(-self.L // self.T) * self.T - self.T
+    def whole(self) -> int:
+        """Samples in chunks that are full."""
+        return self.L // self.T * self.T
+
+    @property
+    def light(self) -> bool:
+        """Are products made once, in tf32 at most?"""
+        return self.precision == "tf32"
+
+    @property
+    def most(self) -> int:
+        """Rows of a tile forward that fit into registers, as the compiler says."""
+        return min(64, max(16, 2**18 // (self.N * self.T))) if self.light else 16
+
+    @property
+    def warps(self) -> int:
+        """Warps of a program, likewise."""
+        size = self.N * self.T
+        return 4 if size <= (2048 if self.light else 1024) else 8
+
+    @property
+    def shared(self) -> int:
+        """Shared memory of the largest program, in kB: a line through what the compiler says."""
+        return 24 + self.N * self.T // 48 if self.light else 60 + self.N * self.T // 30
 
     def tile(self, most: int) -> int:
         """Rows of a tile: a power of two from 16 to `most`."""
         return min(most, max(16, 1 << (self.rows - 1).bit_length()))
+
+    @property
+    def fits(self) -> bool:
+        """Are all addresses but those of samples below 2^31, and is the grid small enough?"""
+        each = max(2 * self.rows * self.N, 4 * self.N * self.T * _partial_sums(self, 16)[0])
+        grid = self.rows < 1 << 20 and (self.segments == 1 or self.batch < 1 << 16)
+        return grid and each * self.H < 2**31 and self.L < 2**30
 
 
 def _cut(shape: tuple, n: int, T: int, segments: int | None, precision: str) -> _Cut:
@@ -70,11 +115,12 @@ def _launch(kernel: Callable, cut: _Cut, R: int, grid: int, *args, numbers=(), *
     """Launch a kernel for all channels; the first of its arguments is the signal."""
     tl, dtype = load_triton().language, args[0].dtype
     kind = tl.bfloat16 if dtype == torch.bfloat16 else tl.float32
+    more = {"MMA": tl.float32 if interpreting() else kind} | more
+    args = [args[0] if z is None else z for z in args]  # none: an address that is never used
     with torch.cuda.device_of(args[0]):
         compiled(kernel)[(cut.H, grid)](
-            *args, cut.H, cut.L, cut.rows, cut.segments, cut.chunks, *numbers,
-            N=cut.N, T=cut.T, R=R, MMA=tl.float32 if interpreting() else kind,
-            PREC="tf32" if dtype == torch.bfloat16 else cut.precision, **more,
+            *args, cut.H, cut.L, cut.rows, cut.segments, cut.chunks, cut.whole, *numbers,
+            N=cut.N, T=cut.T, R=R, PREC=cut.precision, num_warps=cut.warps, **more,
         )  # fmt: skip
 
 
@@ -83,38 +129,38 @@ def _output_like(u: Tensor) -> Tensor:
     return torch.empty_like(u, dtype=torch.float32 if interpreting() else u.dtype)
 
 
-def _chain(first: Tensor, ends: Tensor, jump: Tensor) -> Tensor:
-    """eq-triton-segments: where every segment starts, from what each adds, (batch, S, H, 2, N)."""
-    S = ends.shape[1]
-    own = torch.cat([first[:, None], ends[:, :-1]], 1)
-    s = torch.arange(S, device=first.device)
-    table = jump[..., (s[:, None] - s).clamp(min=0)].tril()  # (H, N, S, S)
-    return _planes(torch.einsum("hnst,bthn->bshn", table, _complex(own)))
-
-
-def _ends(cut: _Cut, v: Tensor, M: Tensor, m: Tensor, reverse: bool) -> Tensor:
-    """First pass: what every row makes of its samples on its own, (batch, segments, H, 2, N)."""
-    shape, R = (cut.batch, cut.segments, cut.H, 2, cut.N), cut.tile(64)
+def _ends(
+    cut: _Cut, v: Tensor, M: Tensor, m: Tensor, nu: Tensor, first: Tensor | None, reverse: bool
+) -> Tensor:
+    """Where every row starts, (batch, segments, H, 2, N): its own part, then eq-triton-segments."""
+    shape, R = (cut.batch, cut.segments, cut.H, 2, cut.N), cut.tile(cut.most)
     ends = torch.empty(shape, dtype=torch.float32, device=v.device)
-    _launch(_states_kernel, cut, R, -(-cut.rows // R), v, M, m, ends, REVERSE=reverse)
+    given = first is not None
+    more = {"MMA": load_triton().language.float32} if reverse else {}  # adjoints in tf32
+    told = {"REVERSE": reverse, "TOLD": reverse and given} | more
+    _launch(_states_kernel, cut, R, -(-cut.rows // R), v, M, m, first, ends, **told)
+    with torch.cuda.device_of(v):
+        compiled(_chain_kernel)[(cut.H, cut.batch)](
+            torch.view_as_real(nu), ends, first if given else ends, cut.H, cut.segments,
+            cut.chunks * cut.T, nu.shape[-1], N=cut.N, REVERSE=reverse, FROM=given and not reverse,
+        )  # fmt: skip
     return ends
 
 
-def _row_states(cut: _Cut, u: Tensor, I: Tensor, m: Tensor, x: Tensor, jump: Tensor) -> Tensor:
-    """The state of every row before its first chunk, from x (batch, H, 2, N)."""
-    if cut.segments == 1:
-        return x.contiguous()
-    return _chain(x, _ends(cut, u, I, m, False), jump).contiguous()
+def _row_states(
+    cut: _Cut, u: Tensor, I: Tensor, m: Tensor, nu: Tensor, x: Tensor | None
+) -> Tensor | None:
+    """The state of every row before its first chunk, from x (batch, H, 2, N); None: at rest."""
+    if cut.segments > 1:
+        return _ends(cut, u, I, m, nu, x, False)
+    return x
 
 
-def _row_adjoints(cut: _Cut, g: Tensor, O: Tensor, m: Tensor, gxb: Tensor, jump: Tensor) -> Tensor:
-    """The gradient by the state after every row's last chunk; gxb enters before chunk `late`."""
-    if cut.segments == 1:
-        return torch.zeros_like(gxb)
-    begins = _ends(cut, g, O, m * m.new_tensor([1, -1, 1, -1])[:, None], True)
-    begins[:, -1] += _planes(jump[..., -1].conj() * _complex(gxb))
-    ends = _chain(torch.zeros_like(gxb), begins.flip(1), jump.conj())
-    return ends.flip(1).contiguous()
+def _row_adjoints(
+    cut: _Cut, g: Tensor, O: Tensor, m: Tensor, nu: Tensor, told: Tensor | None
+) -> Tensor | None:
+    """The gradient by the state after every row's last chunk; `told` enters after `whole`."""
+    return _ends(cut, g, O, m, nu, told, True) if cut.segments > 1 else None
 
 
 def _partial_sums(cut: _Cut, R: int) -> tuple[int, int]:
@@ -123,10 +169,3 @@ def _partial_sums(cut: _Cut, R: int) -> tuple[int, int]:
     programs = min(tiles, max(1, 256 // cut.H))
     each = -(-tiles // programs)
     return -(-tiles // each), each
-
-
-def _by_lag(toep: Tensor) -> Tensor:
-    """Sum the diagonals of (H, T, T) that hold lags 0 to T - 1: (H, T)."""
-    T = toep.shape[-1]
-    skew = F.pad(toep.flip(-2), (0, T)).flatten(-2)[..., :-T]
-    return skew.unflatten(-1, (T, 2 * T - 1)).sum(-2)[..., T - 1 :]

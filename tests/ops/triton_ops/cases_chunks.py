@@ -168,9 +168,139 @@ def test_what_cannot_be_served_is_refused_with_the_reason():
         fused(*system(1, 200), u[:, :1])
     with pytest.raises(ValueError, match=r"torch\.func"):
         torch.func.vmap(lambda v: fused(nu, Bb, C, v)[0])(u)
-    y, _ = fused(nu, Bb, C.requires_grad_(), u)
-    with pytest.raises(RuntimeError, match="differentiable once"):
-        torch.autograd.grad(y.sum(), C, create_graph=True)
+    with pytest.raises(ValueError, match=r"torch\.compile"):
+        torch.compile(lambda v: fused(nu, Bb, C, v)[0], backend="eager")(u)
+    with pytest.raises(ValueError, match="too large for 32-bit addresses"):
+        fused(nu.new_zeros(1, 1) - 1, Bb[:1, :1], C[:1, :1], u[:1, :1, :1].expand(1 << 27, 1, 1))
+
+
+def test_addresses_are_counted_with_the_segments():
+    from s4lite.ops.triton.rows import _cut
+
+    assert _cut((512, 512, 1024), 32, 64, None, "tf32").fits  # 2^28 states
+    assert not _cut((1 << 16, 512, 1024), 32, 64, None, "tf32").fits
+    assert not _cut((64, 4096, 1 << 16), 32, 64, 1 << 10, "tf32").fits
+    assert not _cut((1 << 20, 1, 64), 16, 64, None, "tf32").fits  # a grid has 65,535 rows
+
+
+def test_second_derivatives_in_bfloat16_see_the_operators():
+    args, found = inputs(1, 2, 40, 3, BF16), []
+    for function, given in [(partial(fused, T=16), args), (twin, in_double(args))]:
+        given = [z.detach().clone().requires_grad_() for z in given]
+        y, _ = function(*given[:5], D=given[5])
+        (by_C,) = torch.autograd.grad(y.double().square().sum(), given[2], create_graph=True)
+        found.append(torch.autograd.grad(by_C.abs().square().sum(), given[:3]))
+    assert worst(list(found[0]), list(found[1])) < 5e-2
+
+
+@pytest.mark.parametrize("how", [{}, {"segments": 3}])
+@pytest.mark.parametrize("L", [9, 48, 53])
+def test_second_derivatives(L, how):
+    """Of y and of the state, in every argument: those of the twin."""
+    args, found = inputs(2, 2, L, 3), []
+    for function, given in [(partial(fused, T=16, **how), args), (twin, in_double(args))]:
+        given = [z.detach().clone().requires_grad_() for z in given]
+        y, x = function(*given[:5], D=given[5])
+        loss = (y * draw(*y.shape, seed=4)).sum().square() + x.abs().square().sum()
+        first = torch.autograd.grad(loss, given, create_graph=True)
+        again = sum((z * draw(*z.shape, seed=6, dtype=C128).conj()).real.sum() for z in first)
+        found.append([*(z.detach() for z in first), *torch.autograd.grad(again, given)])
+    assert worst(*found) < 5e-6
+
+
+def test_autocast_changes_nothing():
+    args, found = inputs(2, 2, 70, 3), []
+    for on in (False, True):
+        given = [z.detach().clone().requires_grad_() for z in args]
+        with torch.autocast(DEVICE, dtype=BF16, enabled=on):
+            y, x = fused(*given[:5], D=given[5], T=16, segments=2)
+        loss = y.square().sum() + x.abs().square().sum()
+        found.append([y, x, *torch.autograd.grad(loss, given)])
+    assert all(map(torch.equal, *found))
+
+
+def test_compiled_the_plain_composition_serves():
+    nu, Bb, C, u, x, D = inputs(2, 2, 70, 3)
+    run = torch.compile(partial(fused_chunks, D=D), backend="aot_eager", fullgraph=True)
+    assert worst([*run(nu, Bb, C, u, x)], [*twin(nu, Bb, C, u.double(), x, D=D)]) < 2e-6
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_slow_modes_keep_their_phase(segments):
+    """Nothing fades, for 600 chunks: m and m^D need more digits than float32 has."""
+    nu = 1j * torch.tensor([[0.0003, 0.011, 0.5, 700.0]], dtype=F64, device=DEVICE).to(C128)
+    Bb, C, x = draw(1, 4, dtype=C128), draw(1, 4, seed=1, dtype=C128), draw(1, 1, 4, dtype=C128)
+    u = torch.zeros(1, 1, 9600, device=DEVICE)
+    y, last = fused(nu, Bb, C, u, x, T=16, segments=segments)
+    bound = 1e-5 if DEVICE == "cuda" else 1e-4  # the interpreter rounds fma twice
+    assert worst([y, last], [*twin(nu, Bb, C, u.double(), x)]) < bound
+
+
+# ------------------------------------------------------------------ operators
+
+
+@pytest.mark.parametrize("T", [16, 32, 64, 128])
+@pytest.mark.parametrize(("H", "n"), [(1, 1), (3, 33), (2, 100)])
+def test_operators_are_those_of_the_twin(H, n, T):
+    from s4lite.ops.triton.operators import _ChunkOperators, _plain_operators
+
+    N, found = max(16, 1 << (n - 1).bit_length()), []
+    for make in (_ChunkOperators.apply, _plain_operators):
+        given = [z.clone().requires_grad_() for z in system(H, n)]
+        out = make(*given, N, T)
+        signs = [draw(*z.shape, seed=i) for i, z in enumerate(out)]
+        loss = sum((z * s).sum() for z, s in zip(out, signs, strict=True))
+        found.append([*(z.detach() for z in out), *torch.autograd.grad(loss, given)])
+    ours, want = found
+    assert worst([*ours[:3], *ours[4:]], [*want[:3], *want[4:]]) < 1e-6
+    m = [z[3][:, :2].double() + z[3][:, 2:].double() for z in found]
+    assert (m[0] - m[1]).abs().max() < 2.0**-46
+    assert not ours[1][:, :, n:].any() and not ours[2][:, :, n:].any()
+
+
+def test_operators_of_fast_turning_modes():
+    """700 radians a sample: a float32 angle would be off by 0.005 after 100 of them."""
+    from s4lite.ops.triton.operators import _chunk_operators, chunk_operators
+
+    nu = -1e-4 + 1j * torch.tensor([[700.0, -123.4, 3.2]], dtype=F64, device=DEVICE)
+    Bb, C = draw(1, 3, dtype=C128), draw(1, 3, seed=1, dtype=C128)
+    got = chunk_operators(nu, Bb, C, 128)
+    K, I, O, _ = _chunk_operators(nu, Bb, C, 128)
+    assert worst([got.K, got.I[:, :, :3], got.O[:, :, :3]], [K, I, O]) < 1e-6
+
+
+def test_operators_of_all_layers_at_once():
+    from s4lite.ops.triton.operators import chunk_operators
+
+    layers = [inputs(2, 3, 70, 5) for _ in range(2)]
+    layers[1][:3] = (0.7 * z for z in layers[1][:3])
+    nu, Bb, C = (torch.stack(z) for z in zip(*(z[:3] for z in layers), strict=True))
+    stacked = [z.clone().requires_grad_() for z in (nu, Bb, C)]
+    made, loss, want = chunk_operators(*stacked, 16), 0.0, []
+    for i, (*_, u, x, D) in enumerate(layers):
+        how = {"D": D, "T": 16}
+        y, last = fused(nu[i], Bb[i], C[i], u, x, operators=made.layer(i), **how)
+        alone = fused(nu[i], Bb[i], C[i], u, x, **how)
+        assert torch.equal(y, alone[0]) and torch.equal(last, alone[1])
+        loss = loss + y.square().sum()
+        own = [z[i].clone().requires_grad_() for z in (nu, Bb, C)]
+        want.append(torch.autograd.grad(fused(*own, u, x, **how)[0].square().sum(), own))
+    got = torch.autograd.grad(loss, stacked)
+    assert worst([*got], [torch.stack(z) for z in zip(*want, strict=True)]) < 1e-6
+
+
+def test_bad_operators():
+    from s4lite.ops.triton.operators import chunk_operators
+
+    nu, Bb, C, u, _, _ = inputs(1, 2, 20, 3)
+    with pytest.raises(ValueError, match="want operators for T = 64, got T = 16"):
+        fused(nu, Bb, C, u, operators=chunk_operators(nu, Bb, C, 16))
+    with pytest.raises(ValueError, match="want operators of 2 systems of 3 modes"):
+        fused(nu, Bb, C, u, operators=chunk_operators(nu[:1], Bb[:1], C[:1]))
+    with pytest.raises(ValueError, match="want T 16, 32, 64 or 128, got 48"):
+        chunk_operators(nu, Bb, C, 48)
+    with pytest.raises(ValueError, match="n = 200 modes, want at most 128"):
+        chunk_operators(*system(1, 200))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +311,7 @@ def test_what_cannot_be_served_is_refused_with_the_reason():
         ({"segments": 0}, ValueError, "want segments >= 1"),
         ({"backend": "cuda"}, ValueError, 'want backend "auto", "torch" or "triton"'),
         ({"u": torch.zeros(2, 0)}, ValueError, "the length of u"),
+        ({"C": torch.zeros(0, 3, dtype=C128), "u": torch.zeros(7)}, ValueError, "axes|empty"),
         ({"u": torch.zeros(3, 7)}, ValueError, "leading axes that broadcast"),
         ({"u": torch.zeros(2, 7, dtype=C128)}, TypeError, "want u and D real"),
         ({"x": torch.zeros(2, 3)}, TypeError, "want x complex"),
