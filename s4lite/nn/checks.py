@@ -37,6 +37,10 @@ def check_sequence(u: Tensor, axes: str, width: int, like: Tensor) -> None:
             both may be anything but float64).
         ValueError: if an axis is missing, empty or of the wrong size, or the device another.
     """
+    if type(u) is Tensor and u.dtype is like.dtype and u.device == like.device:
+        full = u.ndim == 1 + axes.count(" ") and u.is_floating_point() and 0 not in u.shape
+        if full and u.shape[-1] == width:
+            return  # most inputs; the rest is for the messages
     check_tensors(u=u, parameters=like)
     if u.ndim != len(axes.split()) or u.shape[-1] != width or 0 in u.shape:
         want = f"({axes.replace(' ', ', ')}), none empty, the last {width}"
@@ -60,6 +64,12 @@ def check_flags(**flags: bool) -> None:
             raise TypeError(f"want {name} as a bool, got {type(flag).__name__} {flag!r:.40}")
 
 
+_STATES = {  # dtype of parameters: of complex states, of real ones
+    torch.float32: (torch.complex64, torch.float32),
+    torch.float64: (torch.complex128, torch.float64),
+}
+
+
 def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor, *, real: bool = False) -> None:
     """Raise unless x is a state as `initial_state` makes them.
 
@@ -72,6 +82,10 @@ def check_state(x: Tensor, shape: tuple[int, ...], like: Tensor, *, real: bool =
         TypeError: if x is no floating or complex tensor.
         ValueError: if its shape, dtype or device is another.
     """
+    if type(x) is Tensor and x.shape == shape and x.device == like.device:
+        known = _STATES.get(like.dtype)
+        if known is not None and x.dtype is known[real]:
+            return  # most states; the rest is for the messages
     check_tensors(state=x, parameters=like)
     dtype = torch.promote_types(like.dtype, torch.float32 if real else torch.complex64)
     if x.shape != shape or x.dtype != dtype:

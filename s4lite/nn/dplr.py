@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from s4lite.init.nplr import nplr
 from s4lite.nn.clock import check_clocks, target_of
 from s4lite.nn.kernel import PairStates, _check_range, initial_values
+from s4lite.nn.steps import Fold, dplr_fold, kept_step
 from s4lite.ops.checks import check_length, check_positive, check_state_size, check_tensors
+from s4lite.ops.chunk import dplr_chunks
 from s4lite.ops.dplr import dplr_kernel, dplr_step
 from s4lite.ops.dplr_state import dplr_last_state, dplr_response
 from s4lite.ops.scan import dplr_scan
@@ -81,6 +83,7 @@ class DPLRParameters(PairStates):
     """
 
     logarithms = ("log_dt", "Lambda_log_re")
+    diagonal = False
 
     def __init__(
         self,
@@ -134,11 +137,7 @@ class DPLRKernel(DPLRParameters):
         return dplr_response(Lambda, P, C[0], self.steps(rate), x, L)
 
     def last_state(
-        self,
-        u: Tensor,
-        x: Tensor | None = None,
-        rate: float = 1.0,
-        lengths: Tensor | list[int] | None = None,
+        self, u: Tensor, x: Tensor | None = None, rate: float = 1.0, lengths: Any = None
     ) -> Tensor:
         """Compute the state after u (batch, H, L), each row at its own end: (batch, H, N/2)."""
         Lambda, P, B, _ = self.modes()
@@ -148,9 +147,15 @@ class DPLRKernel(DPLRParameters):
         self, u_t: Tensor, x: Tensor, rate: float = 1.0, gaps: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Take in u_t (batch, H), `gaps` (batch,) after the state x: the output, the next state."""
+        if (done := kept_step(self, u_t, x, rate, gaps)) is not None:
+            return done
         (Lambda, P, B, C), dt = self.modes(), self.steps(rate)
         dt = dt if gaps is None else dt * gaps[:, None]
         return dplr_step(Lambda, P, B, C[0], dt, u_t, x)
+
+    def folded(self, rate: float = 1.0) -> Fold:
+        """What a step multiplies by, a function of the parameters alone."""
+        return dplr_fold(*self.modes()[:3], self.steps(rate))
 
     def scan(
         self, u: Tensor, gaps: Tensor, x: Tensor | None = None, rate: float = 1.0
@@ -159,3 +164,10 @@ class DPLRKernel(DPLRParameters):
         (Lambda, P, B, C), dt = self.modes(), self.steps(rate)[:, None] * gaps[:, None]
         y, x = dplr_scan(Lambda, P, B, C[0], dt, u, x)
         return y, x.to(self.state_dtype)
+
+    def chunks(
+        self, u: Tensor, x: Tensor | None = None, rate: float = 1.0, row: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Run output row `row` over u (batch, H, L), chunk by chunk: outputs and last state."""
+        Lambda, P, B, C = self.modes()
+        return dplr_chunks(Lambda, P, B, C[row], self.steps(rate), u, x)

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from s4lite.nn.checks import check_flags, check_gaps
 from s4lite.nn.kernel import DiagKernel
 from s4lite.nn.loading import StrictLoading
-from s4lite.ops.conv import causal_conv, two_sided_conv
+from s4lite.nn.routes import check_backend, choose_route, run_chunks
+from s4lite.nn.steps import kept_block
+from s4lite.ops.fused_conv import fused_conv
 
-__all__ = ["FilterBank", "FilterParts"]
+__all__ = ["FilterBank", "FilterParts", "FilterViews"]
 
 
 class FilterParts(StrictLoading):
@@ -22,14 +24,19 @@ class FilterParts(StrictLoading):
     Source: our eq-layer-bank.
     """
 
-    takes_dt = True  # blocks hand dt on to layers that say so
+    takes_dt = takes_ready = True  # blocks and stacks hand these on to layers that say so
+    backend = "auto"  # of layers that were pickled before there was a choice
 
-    def __init__(self, kernel: DiagKernel, *, bidirectional: bool = False) -> None:
+    def __init__(
+        self, kernel: DiagKernel, *, bidirectional: bool = False, backend: str = "auto"
+    ) -> None:
         super().__init__()
         check_flags(bidirectional=bidirectional)
+        check_backend(backend)
         if len(kernel.C) != 1 + bidirectional:
             raise ValueError(f"want {1 + bidirectional} channels, got {len(kernel.C)}")
         self.kernel, self.d_model, self.bidirectional = kernel, kernel.d_model, bidirectional
+        self.backend = backend
         self.D = nn.Parameter(torch.randn(self.d_model, device="cpu").to(kernel.C))
 
     def initial_state(self, batch: int = 1) -> Tensor:
@@ -58,26 +65,21 @@ class FilterParts(StrictLoading):
         return check_gaps(dt, u, keep)
 
 
-class FilterBank(FilterParts):
-    """H filters and H wires, causal or both ways: the linear part of a layer.
+class FilterViews(FilterParts):
+    """How H filters and H wires filter all at once, unevenly, and by one sample.
 
-    Args:
-        kernel         DiagKernel  the filters (any with its methods); 1 channel, or 2 both ways
-        bidirectional  bool        filter the future too; there is then no state and no step
-    Raises:
-        TypeError: if bidirectional is no bool.
-        ValueError: if the kernel has another number of channels.
+    Arguments as for `FilterBank`.
 
-    Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-two-sided, eq-layer-state.
+    Source: our eq-layer-bank, eq-layer-two-sided, eq-layer-state.
     """
 
-    def filter(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> Tensor:
-        """Filter u (batch, H, L), after what `state` remembers: (batch, H, L)."""
-        L = u.shape[-1]
-        K = self.kernel(L, rate)
-        y = two_sided_conv(u, *K) if self.bidirectional else causal_conv(u, K[0])
-        y = y + self.D.to(u.dtype)[:, None] * u
-        return y if state is None else y + self.kernel.response(state, L, rate)
+    def filter(
+        self, u: Tensor, state: Tensor | None = None, rate: float = 1.0, K: Tensor | None = None
+    ) -> Tensor:
+        """Filter u (batch, H, L) by kernels K of that length, after what `state` remembers."""
+        past, *future = self.kernel(u.shape[-1], rate) if K is None else K
+        y = fused_conv(u, past, self.D, K_backward=future[0] if future else None)
+        return y if state is None else y + self.kernel.response(state, u.shape[-1], rate)
 
     def filter_scan(
         self, u: Tensor, gaps: Tensor, state: Tensor | None = None, rate: float = 1.0
@@ -92,7 +94,22 @@ class FilterBank(FilterParts):
         """Filter one sample u_t (batch, H): the output (batch, H) and the next state."""
         passed = () if gaps is None else (gaps,)
         y_t, state = self.kernel.step(u_t, state, rate, *passed)
-        return y_t + self.D.to(u_t.dtype) * u_t, state
+        return torch.addcmul(y_t, self.D, u_t), state
+
+
+class FilterBank(FilterViews):
+    """H filters and H wires, causal or both ways: the linear part of a layer.
+
+    Args:
+        kernel         DiagKernel  the filters (any with its methods); 1 channel, or 2 both ways
+        bidirectional  bool        filter the future too; there is then no state and no step
+        backend        str         "auto", "torch" or "triton", as for `choose_route`
+    Raises:
+        TypeError: if bidirectional is no bool.
+        ValueError: if the kernel has another number of channels, or backend is unknown.
+
+    Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-two-sided, eq-layer-state.
+    """
 
     def run(
         self,
@@ -102,11 +119,23 @@ class FilterBank(FilterParts):
         gaps: Tensor | None,
         ends: Tensor | None,
         return_state: bool,
+        ready: Tensor | tuple[Tensor, ...] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Filter u (batch, H, L) either way: the outputs, and the last state if it is wanted."""
+        """Filter u (batch, H, L) by a route: the outputs, and the last state if it is wanted."""
         if return_state:
             self.check_causal()
-        if gaps is not None:
-            return self.filter_scan(u, gaps, state, rate)
-        y = self.filter(u, state, rate)
-        return y, self.kernel.last_state(u, state, rate, ends) if return_state else None
+        route = choose_route(self, u, gaps, return_state or state is not None)
+        wide, last = u.to(self.kernel.real_dtype), None
+        if route == "scan":
+            return self.filter_scan(wide, gaps, state, rate)
+        block = return_state and ends is None and ready is None and self.backend == "auto"
+        done = kept_block(self.kernel, wide, state, rate) if block else None
+        if done is not None:
+            return done[0] + self.D.to(wide.dtype)[:, None] * wide, done[1]
+        if route == "kernel":
+            y = self.filter(u if state is None else wide, state, rate, ready)
+        else:
+            y, last = run_chunks(self, u if route == "triton" else wide, state, rate, route, ready)
+        if return_state and (last is None or ends is not None):  # at each row's own end
+            last = self.kernel.last_state(wide, state, rate, ends)
+        return y, last if return_state else None

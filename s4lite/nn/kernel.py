@@ -12,8 +12,10 @@ from s4lite.init.diagonal import s4d_inv, s4d_lin, s4d_random, s4d_real
 from s4lite.init.nplr import nplr
 from s4lite.nn.checks import check_state
 from s4lite.nn.clock import Clocks, check_clocks, target_of
+from s4lite.nn.steps import Fold, diag_fold, kept_step
 from s4lite.ops import checks
 from s4lite.ops.checks import check_disc, check_length, check_tensors
+from s4lite.ops.chunk import diag_chunks
 from s4lite.ops.diag_state import diag_last_state, diag_response, diag_step
 from s4lite.ops.scan import diag_scan
 from s4lite.ops.vandermonde import log_discretize, vandermonde
@@ -143,6 +145,7 @@ class DiagParameters(PairStates):
     """
 
     logarithms = ("log_dt", "Lambda_log_re")
+    diagonal = True
 
     def __init__(
         self,
@@ -202,11 +205,7 @@ class DiagKernel(DiagParameters):
         return diag_response(nu, C[0], x, L)
 
     def last_state(
-        self,
-        u: Tensor,
-        x: Tensor | None = None,
-        rate: float = 1.0,
-        lengths: Tensor | list[int] | None = None,
+        self, u: Tensor, x: Tensor | None = None, rate: float = 1.0, lengths: Any = None
     ) -> Tensor:
         """Compute the state after u (batch, H, L), each row at its own end: (batch, H, N/2)."""
         nu, Bb, _ = self.system(rate)
@@ -216,8 +215,14 @@ class DiagKernel(DiagParameters):
         self, u_t: Tensor, x: Tensor, rate: float = 1.0, gaps: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Take in u_t (batch, H), `gaps` (batch,) after state x: the output and the next state."""
+        if (done := kept_step(self, u_t, x, rate, gaps)) is not None:
+            return done
         nu, Bb, C = self.system(rate, gaps)
         return diag_step(nu, Bb, C[0], u_t, x)
+
+    def folded(self, rate: float = 1.0) -> Fold:
+        """What a step multiplies by, a function of the parameters alone."""
+        return diag_fold(*self.system(rate)[:2])
 
     def scan(
         self, u: Tensor, gaps: Tensor, x: Tensor | None = None, rate: float = 1.0
@@ -226,3 +231,10 @@ class DiagKernel(DiagParameters):
         (Lambda, B, C), dt = self.modes(), self.steps(rate)[:, None] * gaps[:, None]
         y, x = diag_scan(Lambda, B, C[0], dt, u, x, self.disc)
         return y, x.to(self.state_dtype)
+
+    def chunks(
+        self, u: Tensor, x: Tensor | None = None, rate: float = 1.0, row: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Run output row `row` over u (batch, H, L), chunk by chunk: outputs and last state."""
+        nu, Bb, C = self.system(rate)
+        return diag_chunks(nu, Bb, C[row], u, x)

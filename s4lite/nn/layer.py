@@ -14,6 +14,7 @@ from s4lite.nn.checks import check_flags, check_lengths, check_sequence, padding
 from s4lite.nn.dplr import DPLRKernel
 from s4lite.nn.filters import FilterBank
 from s4lite.nn.kernel import DiagKernel
+from s4lite.nn.routes import check_backend
 
 __all__ = ["S4", "S4D", "SSMLayer", "TiedDropout", "check_head", "make_head"]
 
@@ -29,7 +30,8 @@ class TiedDropout(nn.Dropout):
 
     def forward(self, u: Tensor) -> Tensor:
         """Drop channels of u (batch, L, d), and scale up the others by 1 / (1 - p)."""
-        return u * super().forward(torch.ones_like(u[:, :1])) if self.training else u
+        drops = self.training and self.p > 0
+        return u * super().forward(torch.ones_like(u[:, :1])) if drops else u
 
 
 def check_head(activation: str | None, mixer: str | None, dropout: float) -> None:
@@ -83,16 +85,13 @@ def make_head(
 class SSMLayer(FilterBank):
     """A bank of filters as a layer: filter, then a head that works position by position.
 
-    Args:
-        kernel         DiagKernel  the filters
-        head           nn.Module   (batch, L, d_model) to the same, from `make_head`
-        bidirectional  bool        filter the future too; no states then
+    Arguments as for `FilterBank`, and a head (batch, L, d_model) -> the same, from `make_head`.
 
     Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-glu.
     """
 
-    def __init__(self, kernel: DiagKernel, head: nn.Module, *, bidirectional: bool = False) -> None:
-        super().__init__(kernel, bidirectional=bidirectional)
+    def __init__(self, kernel: DiagKernel, head: nn.Module, **options: Any) -> None:
+        super().__init__(kernel, **options)
         self.head = head
 
     def forward(
@@ -104,6 +103,7 @@ class SSMLayer(FilterBank):
         dt: Tensor | None = None,
         lengths: Tensor | list[int] | None = None,
         return_state: bool = False,
+        ready: Tensor | tuple[Tensor, ...] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Map u (batch, L, d_model) to the same shape, or to (y, state) if return_state.
 
@@ -113,6 +113,7 @@ class SSMLayer(FilterBank):
             rate     float                    > 0; 2.0 if every second sample was kept
             dt       (batch, L) or (L,)       > 0, from the sample before, or `state`; None: all 1
             lengths  (batch,)                 of right-padded sequences: y is 0 beyond them
+            ready    tensor or tuple          what `prepare` made of the parameters before
         """
         check_sequence(u, "batch L d_model", self.d_model, self.D)
         check_flags(return_state=return_state)
@@ -121,10 +122,10 @@ class SSMLayer(FilterBank):
         lengths = None if lengths is None else check_lengths(lengths, u)
         keep = None if lengths is None else padding_mask(lengths, u)
         gaps = self.gaps_of(dt, u, keep)
-        v = (u if keep is None else u.where(keep, 0.0)).mT.to(self.kernel.real_dtype)
-        y, state = self.run(v, state, rate, gaps, lengths, return_state)
-        y = self.head(y.mT.contiguous().to(u.dtype))
-        y = y if keep is None else y.where(keep, 0.0)
+        v = (u if keep is None else u.where(keep, 0.0)).mT
+        y, state = self.run(v, state, rate, gaps, lengths, return_state, ready)
+        y = y.mT.to(u.dtype).contiguous()  # in another layout the head would need more memory
+        y = self.head(y) if keep is None else self.head(y).where(keep, 0.0)
         return (y, state) if return_state else y
 
     def step(
@@ -134,8 +135,9 @@ class SSMLayer(FilterBank):
         check_sequence(u_t, "batch d_model", self.d_model, self.D)
         self.check_state(state, u_t.shape[0])
         gaps = self.gaps_of(dt, u_t, None)
-        y, state = self.filter_step(u_t.to(self.kernel.real_dtype), state, rate, gaps)
-        return self.head(y[:, None].to(u_t.dtype))[:, 0], state
+        wide = u_t.float() if u_t.dtype.itemsize < 4 else u_t
+        y, state = self.filter_step(wide, state, rate, gaps)
+        return self.head(y.unsqueeze(1).to(u_t.dtype)).squeeze(1), state
 
 
 class S4D(SSMLayer):
@@ -150,9 +152,8 @@ class S4D(SSMLayer):
         d_model, d_state  int          H channels; N numbers of state for each, even
         init, disc, n_ssm, clock, dt_min, dt_max, device, dtype   as for `DiagParameters`
         bidirectional     bool         filter the future too; no states then
-        activation        str or None  "gelu", "relu", "silu", or None
-        mixer             str or None  "glu", "linear", or None to keep channels apart
-        dropout           float        probability that a channel is dropped, at all times
+        activation, mixer, dropout     as for `make_head`
+        backend           str          "auto", "torch" or "triton", as for `choose_route`
     Raises:
         TypeError, ValueError: if something is not as wanted; nothing has changed then.
 
@@ -174,6 +175,7 @@ class S4D(SSMLayer):
         activation: str | None = "gelu",
         mixer: str | None = "glu",
         dropout: float = 0.0,
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -181,10 +183,11 @@ class S4D(SSMLayer):
         clocks = {"clock": clock, "dt_min": dt_min, "dt_max": dt_max}
         bank = {"init": init, "disc": disc, "n_ssm": n_ssm, **clocks, **like}
         check_flags(bidirectional=bidirectional)
+        check_backend(backend)
         check_head(activation, mixer, dropout)  # everything is looked at before the first draw
         kernel = DiagKernel(d_model, d_state, channels=1 + bidirectional, **bank)
         head = make_head(activation, mixer, dropout, d_model, **like)
-        super().__init__(kernel, head, bidirectional=bidirectional)
+        super().__init__(kernel, head, bidirectional=bidirectional, backend=backend)
 
 
 class S4(SSMLayer):
@@ -200,9 +203,8 @@ class S4(SSMLayer):
         init, min_decay   any          "legs", "legt", "lagt", "fout", ...: `initial_system`
         n_ssm, clock, dt_min, dt_max, device, dtype   as for `DPLRParameters`
         bidirectional     bool         filter the future too; no states then
-        activation        str or None  "gelu", "relu", "silu", or None
-        mixer             str or None  "glu", "linear", or None to keep channels apart
-        dropout           float        probability that a channel is dropped, at all times
+        activation, mixer, dropout     as for `make_head`
+        backend           str          "auto" or "torch"; "triton" has nothing to offer here
     Raises:
         TypeError, ValueError: if something is not as wanted; nothing has changed then.
 
@@ -224,13 +226,15 @@ class S4(SSMLayer):
         activation: str | None = "gelu",
         mixer: str | None = "glu",
         dropout: float = 0.0,
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         like, clocks = {"device": device, "dtype": dtype}, {"dt_min": dt_min, "dt_max": dt_max}
         bank = {"init": init, "n_ssm": n_ssm, "min_decay": min_decay, "clock": clock, **clocks}
         check_flags(bidirectional=bidirectional)
+        check_backend(backend, diagonal=False)
         check_head(activation, mixer, dropout)  # everything is looked at before the first draw
         kernel = DPLRKernel(d_model, d_state, channels=1 + bidirectional, **bank, **like)
         head = make_head(activation, mixer, dropout, d_model, **like)
-        super().__init__(kernel, head, bidirectional=bidirectional)
+        super().__init__(kernel, head, bidirectional=bidirectional, backend=backend)

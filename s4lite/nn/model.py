@@ -18,6 +18,7 @@ from s4lite.nn.checks import (
 from s4lite.nn.ends import Encoder, PooledDecoder
 from s4lite.nn.layer import S4D, TiedDropout
 from s4lite.nn.loading import StrictLoading
+from s4lite.nn.together import Together
 from s4lite.ops.checks import check_length, check_tensors
 
 __all__ = [
@@ -112,14 +113,14 @@ class S4Block(StrictLoading):
         return u + self.dropout(y) if self.prenorm else self.norm(u + self.dropout(y))
 
 
-class Stack(StrictLoading):
+class Stack(Together):
     """n_layers blocks and, in pre-norm, a last norm: (batch, L, d_model) to the same.
 
     Args:
         d_model, n_layers  int   channels; blocks, >= 1
         prenorm, options   any   go to every S4Block, and the options on to its layer
 
-    Source: our eq-model-block.
+    Source: our eq-model-block, eq-whole-merge.
     """
 
     def __init__(
@@ -140,9 +141,9 @@ class Stack(StrictLoading):
         self, u: Tensor, state: tuple[Tensor, ...] | None = None, **run: Unpack[RunOptions]
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
         """u (batch, L, d_model) to the same [, and the new states]."""
-        starts, ends = self._starts(state), []
-        for block, start in zip(self.blocks, starts, strict=True):
-            out = block(u, start, **run)
+        starts, ends, made = self._starts(state), [], self.made(self.blocks, u, state, run)
+        for block, start, ready in zip(self.blocks, starts, made, strict=True):
+            out = block(u, start, **run, **ready)
             u, *end = out if isinstance(out, tuple) else (out,)
             ends += end
         u = without_padding(self.norm(u), run.get("lengths"))

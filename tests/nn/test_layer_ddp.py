@@ -7,16 +7,19 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from s4lite.nn.layer import S4, S4D
+from s4lite.nn.model import Stack
 
 LAYERS = {
     S4: {"init": "legt", "n_ssm": 2},
     S4D: {"init": "legs", "clock": "softplus", "disc": "bilinear", "bidirectional": True},
+    Stack: {"d_state": 8},  # three layers, their parameter work done together
 }
 
 
-def setup(kind: type[S4] | type[S4D]) -> tuple[S4 | S4D, torch.Tensor]:
+def setup(kind: type[torch.nn.Module]) -> tuple[torch.nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    layer = kind(4, 8, dtype=torch.float64, **LAYERS[kind])
+    layer = kind(4, 3 if kind is Stack else 8, dtype=torch.float64, **LAYERS[kind])
+    layer.together = True
     return layer, torch.randn(6, 50, 4, dtype=torch.float64)
 
 
@@ -26,7 +29,7 @@ def train_step(model: torch.nn.Module, u: torch.Tensor) -> None:
     optimizer.step()
 
 
-def work(rank: int, folder: str, kind: type[S4] | type[S4D]) -> None:
+def work(rank: int, folder: str, kind: type[torch.nn.Module]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     layer, u = setup(kind)

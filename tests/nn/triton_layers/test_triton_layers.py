@@ -1,0 +1,65 @@
+"""Layers on Triton, in processes of their own: the interpreter is chosen before triton is there."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+CASES = Path(__file__).parent / "cases_layers.py"
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+def run(*command, **env):
+    done = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | {"TRITON_DEFAULT_FP_FUSION": "1"} | env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@needs_triton
+def test_in_the_interpreter():
+    out = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", CASES, TRITON_INTERPRET="1")
+    assert " passed" in out
+
+
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu():
+    env = {"TRITON_INTERPRET": "0", "S4LITE_TEST_DEVICE": "cuda"}
+    assert " passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", CASES, **env)
+
+
+MISSING = """
+import sys
+sys.modules["triton"] = None  # as if it were not installed
+import torch
+from s4lite.nn.layer import S4D
+u = torch.ones(1, 9, 2)
+print(S4D(2, 4)(u).shape == u.shape, S4D(2, 4, backend="torch")(u).shape == u.shape)
+try:
+    S4D(2, 4, backend="triton")(u)
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+def test_without_triton():
+    out = run("-c", MISSING)
+    assert out.startswith("True True\n") and 'pip install "s4lite[triton]"' in out
+
+
+@needs_triton
+def test_without_a_gpu_and_an_interpreter_triton_says_why():
+    code = MISSING.split("\n", 3)[3].replace("ModuleNotFoundError", "ValueError")
+    if not torch.cuda.is_available():
+        assert "TRITON_INTERPRET=1" in run("-c", code, TRITON_INTERPRET="0")
