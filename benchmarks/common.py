@@ -1,21 +1,53 @@
-"""What the benchmarks share: timing in turn, memory of a fresh process, environment, JSON."""
+"""What the benchmarks share: options, timing in turn, environment, claims, JSON.
 
+Whoever imports this gets the package of this very tree, installed or not.
+"""
+
+import argparse
+import hashlib
 import json
 import os
 import platform
 import re
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).resolve().parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+sys.path.insert(1, str(HERE.parent))
+
+LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before our own work
+VERSIONS = ("torch", "numpy", "triton", "s5-pytorch", "mambapy", "pykeops")
+Claims = dict[str, bool | None]  # what is claimed, with the number found; None: not run
+
+
+def options(doc: str, *, threads: int = 1, repeats: int = 15) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    about = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=about)
+    parser.add_argument("--threads", type=int, default=threads, help=f"default {threads}")
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"rounds, default {repeats}")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes, one round: nothing claimed or written"
+    )
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Read the options, and set the number of threads."""
+    o = parser.parse_args(argv)
+    o.repeats = 1 if o.smoke else o.repeats
+    if o.repeats < 1 or o.threads < 1:
+        parser.error(f"want repeats and threads >= 1, got {o.repeats} and {o.threads}")
+    torch.set_num_threads(o.threads)
+    return o
 
 
 def processor() -> str:
@@ -29,29 +61,45 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that are there."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = torch.__version__ if name == "torch" else version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def environment(threads: int) -> dict[str, Any]:
-    """Hardware and versions, for the record."""
+    """Hardware, how busy it was, and versions, for the record."""
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "cpu": processor(),
         "threads": threads,
+        "cores": os.cpu_count(),
+        "load": LOAD,
         "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        **versions(),
     }
 
 
 def alternate(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each call: one warm-up each, then all of them in turn, `repeats` times.
 
-    In turn, because a busy machine then disturbs all alike.
+    In turn, because a busy machine then disturbs all alike; and every round begins with another
+    one, so that nobody always follows the same neighbour.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
-    for _ in range(repeats):
-        for name, call in calls.items():
+    names = list(calls)
+    for i in range(repeats):
+        k = i % len(names)
+        for name in names[k:] + names[:k]:
             start = time.perf_counter()
-            call()
+            calls[name]()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -62,33 +110,55 @@ def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"median": statistics.median(each), "lowest": each[0], "highest": each[-1]}
 
 
-def peak_memory() -> int:
-    """Bytes of the largest resident set that this process has had.
-
-    Linux counts `ru_maxrss` on from the process that started this one; `VmHWM` begins at exec.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
-        if found:
-            return 1024 * int(found[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def show_times(seconds: dict[str, list[float]], unit: float = 1e3, name: str = "ms") -> None:
+    """Print the median and the spread of every contender."""
+    width = max(map(len, seconds))
+    for contender, times in seconds.items():
+        t = sorted(unit * s for s in times)
+        spread = f"({t[0]:.3g} to {t[-1]:.3g})"
+        print(f"  {contender:{width}}  {statistics.median(t):8.4g} {name}  {spread}")
 
 
-def child(script: str, *arguments: str, **environ: str) -> dict[str, Any]:
-    """Run a script of this folder in a process of its own; return the JSON that it prints last."""
-    command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environ)
-    if done.returncode:
-        raise RuntimeError(f"{Path(script).name} {' '.join(arguments)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def spread(ratio: dict[str, float]) -> str:
+    """A ratio in words."""
+    return f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
 
 
-def save(name: str, result: dict[str, Any]) -> Path:
-    """Write results/<name>-<cpu>.json."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}-{cpu}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+def say(claims: Claims) -> None:
+    """Print PASS, FAIL or not run for every claim."""
+    words = {True: "PASS   ", False: "FAIL   ", None: "not run"}
+    for claim, holds in claims.items():
+        print(f"{words[holds]}  {claim}")
+
+
+def finish(o: argparse.Namespace, name: str, result: dict[str, Any], claims: Claims) -> int:
+    """Print the claims, write results/<name>-<cpu>.json, return the exit status."""
+    if o.smoke:
+        print("smoke: nothing is claimed, nothing is written")
+        return 0
+    say(claims)
+    head = {"benchmark": result.pop("benchmark"), "sizes": result.pop("sizes")}
+    result = {**head, "environment": environment(o.threads), **result, "claims": claims}
+    print(f"wrote {write(RESULTS / file_name(name, processor()), result).name}")
+    return 1 if False in claims.values() else 0
+
+
+def file_name(name: str, hardware: str) -> str:
+    """<name>-<hardware>.json, the product's name in small letters and dashes."""
+    return f"{name}-{re.sub(r'[^a-z0-9]+', '-', hardware.lower()).strip('-')}.json"
+
+
+def write(path: Path, result: dict[str, Any]) -> Path:
+    """Write JSON whole or not at all: a run that is cut off leaves no half of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
     return path
+
+
+def digest() -> str:
+    """A fingerprint of package, benchmarks and versions: results of other code are stale."""
+    files = sorted([*HERE.glob("*.py"), *(HERE.parent / "s4lite").rglob("*.py")])
+    parts = [json.dumps(versions()).encode(), *(file.read_bytes() for file in files)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
