@@ -1,0 +1,209 @@
+"""Home: chapter 18, "Long Range Arena" (chapters/18_long_range_arena.ipynb)."""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from s4lite.data.documents import SPECIAL, Characters, write_texts
+from s4lite.data.draws import below, check_sizes, check_whole, child, unit
+from s4lite.data.files import DamagedData, MissingData
+from s4lite.data.shards import TokenTask, open_shard, shards_in
+
+__all__ = ["PairTask", "Retrieval", "RetrievalStandIn", "draw_pair", "find_pairs", "read_pairs"]
+
+
+"""Retrieval: two documents, read letter by letter; does one cite the other?"""
+
+
+_PLACES = ("", "aan", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_data")
+_RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
+
+
+def find_pairs(data_dir: Path) -> dict[str, Path]:
+    """Find the AAN files new_aan_pairs.{train,eval,test}.tsv in a folder or its usual places.
+
+    Returns:
+        dict  "train", "val", "test" -> path
+    Raises:
+        MissingData: if they are not all in one place.
+    """
+    files = {
+        s: f"new_aan_pairs.{f}.tsv"
+        for s, f in (("train", "train"), ("val", "eval"), ("test", "test"))
+    }
+    for place in _PLACES:
+        paths = {split: data_dir / place / name for split, name in files.items()}
+        if all(path.is_file() for path in paths.values()):
+            return paths
+    raise MissingData(
+        f"want {', '.join(files.values())}, which are not there\n  folder   {data_dir} (or in it "
+        f"{', '.join(_PLACES[1:])})\n  address  {_RELEASE} (7.7 GB, unpack it by hand)\n"
+        "  digest   none is published\nWithout them there is RetrievalStandIn: generated pairs, "
+        "whose results are not those of Retrieval."
+    )
+
+
+def read_pairs(path: Path, length: int) -> Iterator[tuple[int, str, str]]:
+    """Read a file of pairs: label, and the first length - 1 characters of both texts.
+
+    Raises:
+        DamagedData: if a line has not five columns, or its label is neither 0 nor 1.
+    """
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            columns = line.rstrip("\r\n").split("\t")
+            if len(columns) != 5 or columns[0] not in ("0", "1", "0.0", "1.0"):
+                raise DamagedData(
+                    f"want lines of label, id, id, text, text parted by tabs in {path}; line "
+                    f"{number} has {len(columns)} columns and begins {line[:40]!r}"
+                )
+            yield int(float(columns[0])), columns[3][: length - 1], columns[4][: length - 1]
+
+
+class PairTask(TokenTask):
+    """What tasks of pairs have in common; `_texts` gives a split's triples (label, text, text)."""
+
+    d_output, pairs = 2, True
+
+    def _texts(self, split: str) -> Iterable[tuple[int, str, str]]:
+        raise NotImplementedError
+
+    @property
+    def d_input(self) -> int:
+        """Size of the vocabulary, 98 with the published pairs; prepares them if need be."""
+        self.prepare()
+        return SPECIAL + len(open_shard(self.shards, "characters.npy"))
+
+    def _write(self) -> None:
+        characters = Characters(text for _, *both in self._texts("train") for text in both)
+        for split in ("train", "val", "test"):
+            y: list[int] = []
+            write_texts(self.shards, split, self._sides(split, y), y, characters, self.length)
+        self.shards.write("characters.npy", lambda: characters.codes)
+
+    def _sides(self, split: str, y: list[int]) -> Iterator[str]:
+        for label, *both in self._texts(split):
+            y.append(label)
+            yield from both
+
+
+class Retrieval(PairTask):
+    """The task Retrieval: does one of two papers of the ACL Anthology cite the other?
+
+    Args:
+        data_dir  path | None  with the published files, see `find_pairs`
+        length    int          longest sequence, with <eos>; 4000 as published
+        download  bool         unused: 7.7 GB are fetched by hand
+    Raises:
+        TypeError, ValueError: if length is no int, or < 2.
+    """
+
+    name = "retrieval"
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        length: int = 4000,
+        download: bool = True,
+    ) -> None:
+        super().__init__(data_dir, download=download)
+        check_whole(2, length=length)
+        self.length = length
+        self.shards = shards_in(self.data_dir / "retrieval", self.name, {"length": length})
+
+    def _texts(self, split: str) -> Iterable[tuple[int, str, str]]:
+        return read_pairs(find_pairs(self.data_dir)[split], self.length)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: pairs of {self.length:,} characters to 2>"
+
+
+_WORDS = 2000  # usual words in the language
+_TOPICS = 500
+_RARE = 12  # words that tell a topic, of each
+
+
+def _invented(keys: np.ndarray) -> list[str]:
+    """Invent a word of two to four syllables for each key (n,)."""
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    count = 2 + below(child(keys, 0), 3)
+    picks = below(child(keys[:, None], 1 + np.arange(4)), len(syllables)).tolist()
+    return ["".join(syllables[j] for j in row[:n]) for row, n in zip(picks, count, strict=True)]
+
+
+@functools.cache
+def _language(seed: int) -> tuple[str, ...]:
+    """All words, no two of them the same: the usual ones, then those of each topic."""
+    wanted = _WORDS + _TOPICS * _RARE
+    words = dict.fromkeys(_invented(child(child(seed, 2), np.arange(2 * wanted))))
+    return tuple(words)[:wanted]
+
+
+def draw_pair(seed: int, i: int, length: int) -> tuple[int, str, str]:
+    """Draw a pair of documents in an invented language: label 1 if they are on the same topic.
+
+    Args:
+        seed, i  int  which pair of which draw
+        length   int  characters of a document, between two thirds of it and all of it
+    Returns:
+        label, text, text  one word in thirty tells the topic; no document alone tells the label
+    """
+    key = child(child(seed, 3), i)
+    label = int(below(child(key, 0), 2))
+    topic = below(child(key, 1), _TOPICS)
+    other = (topic + 1 + below(child(key, 2), _TOPICS - 1)) % _TOPICS
+    words = np.array(_language(seed), dtype=object)
+    texts = []
+    for side, subject in enumerate((topic, topic if label else other)):
+        at = child(child(key, 4 + side), np.arange(length))
+        usual = (_WORDS ** unit(child(at, 0))).astype(np.int64)  # word r about as often as 1 / r
+        rare = _WORDS + subject * _RARE + below(child(at, 1), _RARE)
+        text = " ".join(words[np.where(below(child(at, 2), 30) == 0, rare, usual)][: length // 3])
+        texts.append(text[: length - int(below(child(key, 6 + side), max(1, length // 3)))])
+    return label, texts[0], texts[1]
+
+
+class RetrievalStandIn(PairTask):
+    """A stand-in for Retrieval where its files are not to be had: invented pairs of documents.
+
+    Args:
+        data_dir  path | None  where the pairs are kept
+        seed      int          of the draw
+        sizes     (3,)         of train, val, test
+        length    int          longest sequence, with <eos>
+        download  bool         unused
+    Raises:
+        TypeError, ValueError: if an argument is not as said.
+
+    Its results say nothing about Retrieval; name and repr say so.
+    """
+
+    name = "retrieval-stand-in"
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        seed: int = 0,
+        sizes: tuple[int, int, int] = (8_000, 1_000, 1_000),
+        length: int = 4000,
+        download: bool = True,
+    ) -> None:
+        super().__init__(data_dir, download=download)
+        check_whole(0, 2**63 - 1, seed=seed), check_sizes(sizes), check_whole(100, length=length)
+        self.seed, self.sizes, self.length = seed, tuple(sizes), length
+        facts = {"draw": 1, "seed": seed, "sizes": self.sizes, "length": length}
+        self.shards = shards_in(self.data_dir / "retrieval", self.name, facts)
+
+    def _texts(self, split: str) -> Iterable[tuple[int, str, str]]:
+        which = ("train", "val", "test").index(split)
+        first = sum(self.sizes[:which])
+        numbers = range(first, first + self.sizes[which])
+        return (draw_pair(self.seed, i, self.length - 1) for i in numbers)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: generated pairs of {self.length:,} characters to 2, not Retrieval>"

@@ -1,0 +1,54 @@
+"""Home: chapter 18, "Long Range Arena" (chapters/18_long_range_arena.ipynb)."""
+
+import multiprocessing
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+
+from s4lite.data.draws import check_whole
+
+__all__ = ["cores", "in_order"]
+
+
+"""Work shared out among processes, and handed back in order."""
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(call: Callable, jobs: Iterable, workers: int = 1) -> Iterator:
+    """Yield call(job) for each job, in the order of the jobs, whoever does the work.
+
+    Args:
+        call     callable  of one argument; a function of a module, where workers > 1
+        jobs     iterable  may be endless: it is read only a little ahead
+        workers  int       processes, >= 1; 1 works in this one
+    Returns:
+        iterator over the results; closing it early gives up what was begun
+    Raises:
+        TypeError, ValueError: if workers is no int, or < 1.
+    """
+    check_whole(workers=workers)
+    alone = (call(job) for job in jobs)
+    return alone if workers == 1 else _pooled(call, iter(jobs), workers)
+
+
+def _pooled(call: Callable, jobs: Iterator, workers: int) -> Iterator:
+    """Keep two jobs a worker in flight; forked where that is possible, as torch's loaders are."""
+    method = "fork" if sys.platform == "linux" else "spawn"
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+    try:
+        with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            waiting = deque(pool.submit(call, job) for job in islice(jobs, 2 * workers))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(call, job) for job in islice(jobs, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,307 @@
+"""ListOps: laws of the generator, values by a parser of its own, the ladder, the task on disk."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s4lite.data.files import DamagedData
+from s4lite.data.ladder import known_to_depth, node_values, read_levels
+from s4lite.data.listops import Expressions, ListOps, evaluate, generate_listops, read_listops
+from s4lite.data.trees import CLOSE, DIGIT, EOS, OPERATOR, VOCABULARY, fold
+
+ARENA = generate_listops(8_000, 0)
+SMALL = {"max_depth": 5, "max_args": 4, "min_length": 5, "max_length": 60}
+
+
+def words(tokens) -> list[str]:
+    return [VOCABULARY[t] for t in tokens]
+
+
+def parse(text: list[str], at: int = 0) -> tuple[int, int, int]:
+    """Value, place behind it, and depth of the expression at a place: recursion over words."""
+    word = text[at]
+    if word in "0123456789":
+        return int(word), at + 1, 1
+    args, depths, at = [], [], at + 1
+    while text[at] != "X":
+        value, at, depth = parse(text, at)
+        args.append(value)
+        depths.append(depth)
+    assert 2 <= len(args) <= 10
+    ordered, n = sorted(args), len(args)
+    median = ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) // 2
+    value = {"[MIN": ordered[0], "[MAX": ordered[-1], "[MED": median, "[SM": sum(args) % 10}[word]
+    return value, at + 1, 1 + max(depths)
+
+
+def digest(drawn: Expressions) -> str:
+    return hashlib.sha256(
+        b"".join(np.ascontiguousarray(a).tobytes() for a in drawn[:3])
+    ).hexdigest()
+
+
+# ------------------------------------------------------------------ the vocabulary
+
+
+def test_vocabulary():
+    assert len(VOCABULARY) == len(set(VOCABULARY)) == 18 and VOCABULARY[0] == "<pad>"
+    assert VOCABULARY[EOS] == "<eos>" and VOCABULARY[CLOSE] == "X"
+    assert words(range(DIGIT, OPERATOR)) == list("0123456789")
+    assert words(range(OPERATOR, CLOSE)) == ["[MIN", "[MAX", "[MED", "[SM"]
+
+
+# ------------------------------------------------------------------ what the generator promises
+
+
+def test_share_of_trees_kept():
+    exact = 0.0827553  # by convolution of the lengths' generating function, see the chapter
+    share = len(ARENA.ends) / ARENA.attempts
+    assert abs(share - 0.082) < 0.005
+    assert abs(share - exact) < 5 * math.sqrt(exact / ARENA.attempts)
+
+
+def test_quantiles_of_the_lengths():
+    each = np.diff(ARENA.ends, prepend=0)
+    assert each.min() > 500 and each.max() < 2000
+    assert (np.abs(np.percentile(each, [5, 50, 95]) / [538, 954, 1799] - 1) < 0.03).all()
+    assert abs(each.mean() - 1035) < 5 * each.std() / math.sqrt(len(each))
+
+
+def test_shares_of_the_values():
+    share = np.bincount(ARENA.values, minlength=10) / len(ARENA.values)
+    assert np.abs(share[[0, 9]] - [0.17, 0.17]).max() < 0.02
+    assert share[1:9].min() > 0.06 and share[1:9].max() < 0.105
+
+
+def test_values_and_depths_by_another_parser():
+    for i in range(1_000):
+        text = words(ARENA.expression(i))
+        value, end, depth = parse(text)
+        assert (value, end) == (ARENA.values[i], len(text)) and depth <= 10
+        assert value == evaluate(ARENA.expression(i))
+
+
+def test_operators_digits_and_arguments_are_uniform():
+    drawn = generate_listops(20_000, 1, max_depth=3, min_length=4, max_length=200)
+    often = np.bincount(drawn.tokens, minlength=18)
+    for part in (often[DIGIT:OPERATOR], often[OPERATOR:CLOSE]):
+        assert np.abs(part / part.mean() - 1).max() < 5 / math.sqrt(part.min())
+    assert often[:DIGIT].sum() == 0 and often[CLOSE] == often[OPERATOR:CLOSE].sum()
+
+
+def test_all_are_different():
+    texts = {ARENA.expression(i).tobytes() for i in range(len(ARENA.ends))}
+    assert len(texts) == len(ARENA.ends)
+    few = generate_listops(400, 0, max_depth=2, max_args=2, min_length=2, max_length=6)
+    assert len({few.expression(i).tobytes() for i in range(400)}) == 400  # all there are
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_same_bytes_for_any_number_of_workers(workers):
+    assert digest(generate_listops(3_000, 5, workers=workers)) == digest(generate_listops(3_000, 5))
+
+
+def test_same_bytes_on_every_machine():
+    assert digest(generate_listops(50, 0)).startswith("e5091dce65465685")
+
+
+def test_more_of_a_seed_begins_alike_and_seeds_differ():
+    few, many = generate_listops(10, 4, **SMALL), generate_listops(50, 4, **SMALL)
+    assert np.array_equal(few.tokens, many.tokens[: few.ends[-1]])
+    assert few.attempts <= many.attempts
+    assert digest(few) != digest(generate_listops(10, 5, **SMALL))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    depth=st.integers(2, 7),
+    args=st.integers(2, 12),
+    low=st.integers(0, 3),
+    more=st.integers(10, 80),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_every_shape_is_kept(depth, args, low, more, seed):
+    shape = {"max_depth": depth, "max_args": args, "min_length": low, "max_length": low + more}
+    drawn = generate_listops(7, seed, **shape)
+    for i in range(7):
+        text = words(drawn.expression(i))
+        assert low < len(text) < low + more
+        assert parse_any(text) == drawn.values[i] == evaluate(drawn.expression(i))
+        nested = np.cumsum([(w[0] == "[") - (w == "X") for w in text])
+        assert nested.max() <= depth - 1 and nested[-1] == 0
+
+
+def parse_any(text: list[str]) -> int:
+    """As `parse`, with up to 12 arguments: rewriting the innermost list until one digit is left."""
+    text = list(text)
+    while len(text) > 1:
+        end = text.index("X")
+        start = max(i for i in range(end) if text[i][0] == "[")
+        args = [int(w) for w in text[start + 1 : end]]
+        median = int(np.median(args))
+        rules = {"[MIN": min(args), "[MAX": max(args), "[MED": median, "[SM": sum(args) % 10}
+        text[start : end + 1] = [str(rules[text[start]])]
+    return int(text[0])
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"count": 0}, ValueError, "want count >= 1, got 0"),
+        ({"count": 2.0}, TypeError, "want count as an int"),
+        ({"seed": -1}, ValueError, "want seed >= 0"),
+        ({"max_depth": 1}, ValueError, "want max_depth >= 2"),
+        ({"max_args": 1}, ValueError, "want max_args >= 2"),
+        ({"min_length": 100, "max_length": 101}, ValueError, r"want min_length \+ 1 < max_length"),
+        ({"max_depth": 2, "max_args": 3}, ValueError, "the longest has 5"),
+        ({"workers": 0}, ValueError, "want workers >= 1"),
+    ],
+)
+def test_bad_input(change, error, message):
+    with pytest.raises(error, match=message):
+        generate_listops(**({"count": 3, "seed": 0} | change))
+
+
+def test_what_is_exhausted_is_said():
+    with pytest.raises(RuntimeError, match="got 10 of 11 expressions, then none new"):
+        generate_listops(11, 0, max_depth=2, min_length=0, max_length=2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[MIN 1 2", "1 2", "X", "[MIN X", "1 X", "<eos>", "[MIN 1 2 X X", "[MIN 1 <pad> X"],
+)
+def test_no_expression(text):
+    with pytest.raises(ValueError, match=r"want .*expression"):
+        evaluate([VOCABULARY.index(word) for word in text.split()])
+
+
+def test_fold_is_the_definition_for_draws_side_by_side():
+    rng = np.random.default_rng(0)
+    args = rng.integers(1, 11, 40)
+    values, symbol = rng.integers(0, 10, (args.sum(), 3)), rng.integers(OPERATOR, CLOSE, 40)
+    got, start = fold(symbol, args, values), 0
+    for k, n in enumerate(args):
+        for j in range(3):
+            a = values[start : start + n, j]
+            want = (a.min(), a.max(), int(np.median(a)), a.sum() % 10)[symbol[k] - OPERATOR]
+            assert got[k, j] == want
+        start += n
+
+
+# ------------------------------------------------------------------ the ladder
+
+
+def test_levels_are_read_back():
+    drawn = generate_listops(200, 3, **SMALL)
+    values = node_values(read_levels(drawn))
+    assert np.array_equal(values[0], drawn.values)
+    nodes = sum(len(level.symbol) for level in read_levels(drawn))
+    assert nodes == (drawn.tokens != CLOSE).sum()
+
+
+def test_the_whole_tree_known_is_no_guess():
+    drawn, pool = generate_listops(100, 3, **SMALL), generate_listops(100, 4, **SMALL)
+    assert known_to_depth(drawn, pool, 4, draws=2) == 1
+    assert known_to_depth(drawn, pool, 99, draws=2) == 1
+
+
+def test_the_ladder_of_the_arena():
+    test, pool = generate_listops(2_000, 1), generate_listops(2_000, 2)
+    rungs = [known_to_depth(test, pool, k, draws=32) for k in range(3)]
+    assert np.abs(np.array(rungs) - [0.365, 0.51, 0.70]).max() < 0.04
+    assert rungs[0] == known_to_depth(test, pool, 0, draws=32)  # and is the same again
+
+
+def test_ladder_refuses():
+    with pytest.raises(ValueError, match="want depth >= 0"):
+        known_to_depth(ARENA, ARENA, -1)
+    with pytest.raises(ValueError, match="want draws >= 1"):
+        known_to_depth(ARENA, ARENA, 1, draws=0)
+
+
+# ------------------------------------------------------------------ published files
+
+
+def test_published_form(tmp_path):
+    path = tmp_path / "basic_train.tsv"
+    rows = ["( ( ( [MAX 3 ) 7 ) ] )\t7", "( ( ( ( [SM 9 ) ( ( ( [MED 1 ) 4 ) ] ) ) 0 ) ] )\t1"]
+    path.write_text("Source\tTarget\n" + "\n".join(rows) + "\n")
+    read = read_listops(path)
+    assert words(read.expression(0)) == ["[MAX", "3", "7", "X"]
+    assert [evaluate(read.expression(i)) for i in range(2)] == read.values.tolist() == [7, 1]
+
+
+@pytest.mark.parametrize("text", ["[MAX 1 2 ]", "[MAX 1 2 ]\t10", "[AVG 1 2 ]\t1", "\t1", ""])
+def test_other_files_are_refused(tmp_path, text):
+    path = tmp_path / "basic_val.tsv"
+    path.write_text("Source\tTarget\n" + text)
+    with pytest.raises(DamagedData, match=r"want .*expression"):
+        read_listops(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_listops(tmp_path / "none.tsv")
+
+
+# ------------------------------------------------------------------ the task
+
+
+def small_task(folder, **change) -> ListOps:
+    return ListOps(folder, **({"seed": 1, "sizes": (30, 6, 5), "workers": 1} | SMALL | change))
+
+
+def test_task(tmp_path):
+    task = small_task(tmp_path)
+    assert (task.d_input, task.d_output, task.length, task.tokens) == (18, 10, 60, True)
+    assert task.name == "listops-depth5-length60" and ListOps(tmp_path).name == "listops"
+    assert not any(tmp_path.iterdir())  # nothing is written before it is wanted
+    splits, drawn = task.splits(), generate_listops(41, 1, **SMALL)
+    assert [len(part) for part in splits] == [30, 6, 5]
+    items = [item for part in splits for item in part]
+    for i, (u, y) in enumerate(items):
+        assert u.dtype == y.dtype == torch.int64 and u[-1] == EOS and u.max() < 18
+        assert u[:-1].tolist() == drawn.expression(i).tolist() and y == drawn.values[i]
+    assert splits.val.lengths.tolist() == [len(u) for u, _ in splits.val]
+    assert max(map(len, (u for u, _ in items))) <= task.length
+
+
+def test_task_is_collated(tmp_path):
+    task = small_task(tmp_path)
+    train = task.splits().train
+    batch = task.collate([train[i] for i in range(8)])
+    assert batch.u.shape == (8, max(train.lengths[:8])) and batch.y.shape == (8,)
+    assert batch.lengths.tolist() == train.lengths[:8].tolist()
+    assert all((row[n:] == 0).all() for row, n in zip(batch.u, batch.lengths, strict=True))
+
+
+def test_other_facts_other_folder(tmp_path):
+    tasks = [small_task(tmp_path), small_task(tmp_path, seed=2), small_task(tmp_path, max_args=3)]
+    assert len({task.shards.folder for task in tasks}) == 3
+    assert small_task(tmp_path).shards.folder == tasks[0].shards.folder
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"sizes": (1, 1)}, ValueError, "want sizes of train, val and test"),
+        ({"sizes": (1, 1, 0)}, ValueError, "size of test >= 1"),
+        ({"seed": 1.5}, TypeError, "want seed as an int"),
+        ({"max_length": 3}, ValueError, "want min_length"),
+        ({"workers": 0}, ValueError, "want workers >= 1"),
+        ({"max_width": 3}, TypeError, "max_width"),
+    ],
+)
+def test_task_refuses_before_it_writes(tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        small_task(tmp_path, **change)
+    assert not any(tmp_path.iterdir())
