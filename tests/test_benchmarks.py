@@ -200,7 +200,12 @@ def test_gpu_run_is_cut_off_and_goes_on(tmp_path):
     before = stored()
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--rehearse", "--out", str(tmp_path)]
     first = subprocess.Popen(
-        command, cwd=ROOT, env=environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        env=environ(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs may ignore it
     )
     for _ in range(1200):
         if (tmp_path / "correctness.json").exists():

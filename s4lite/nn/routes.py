@@ -5,17 +5,12 @@ Home: chapter 14, "The whole layer" (chapters/14d_layer.ipynb).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s4lite.ops.triton.backend import _transformed, choose_backend
 from s4lite.ops.triton.chunks import _why_not, fused_chunks
-
-if TYPE_CHECKING:
-    from s4lite.nn.filters import FilterBank
 
 __all__ = ["check_backend", "choose_route", "run_chunks"]
 
@@ -38,7 +33,7 @@ def check_backend(backend: str, *, diagonal: bool = True) -> None:
         )
 
 
-def _no_triton(bank: FilterBank, u: Tensor, gaps: Tensor | None) -> str:
+def _no_triton(bank: nn.Module, u: Tensor, gaps: Tensor | None) -> str:
     """Say why Triton cannot serve a bank for u (batch, H, L); "" if it can."""
     if not getattr(bank.kernel, "diagonal", False):
         return f"{type(bank.kernel).__name__} is not diagonal"
@@ -56,7 +51,7 @@ _T = 64  # samples of a chunk in Triton's kernels, as `chunk_operators` has it
 _FROM = {"DPLR": (1, 65536), "diagonal": (256, 32768)}  # with a state, without: eq-whole-routes
 
 
-def _chunks_win(bank: FilterBank, u: Tensor, stateful: bool) -> bool:
+def _chunks_win(bank: nn.Module, u: Tensor, stateful: bool) -> bool:
     """Are chunks the better route in torch? On a CPU only: elsewhere each chunk is a launch."""
     if _transformed() or u.device.type != "cpu" or not hasattr(bank.kernel, "chunks"):
         return False
@@ -64,7 +59,7 @@ def _chunks_win(bank: FilterBank, u: Tensor, stateful: bool) -> bool:
     return not bank.bidirectional and u.shape[-1] >= (with_state if stateful else without)
 
 
-def choose_route(bank: FilterBank, u: Tensor, gaps: Tensor | None, stateful: bool) -> str:
+def choose_route(bank: nn.Module, u: Tensor, gaps: Tensor | None, stateful: bool) -> str:
     """Choose the route by which a bank filters a signal.
 
     Args:
@@ -90,7 +85,7 @@ def choose_route(bank: FilterBank, u: Tensor, gaps: Tensor | None, stateful: boo
 
 
 def run_chunks(
-    bank: FilterBank,
+    bank: nn.Module,
     u: Tensor,
     state: Tensor | None,
     rate: float,

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from s4lite.nn.kept import is_itself
+from s4lite.nn.kernel import PairStates
 from s4lite.nn.loading import StrictLoading
 from s4lite.nn.routes import choose_route
 from s4lite.ops.triton.operators import chunk_operators
-
-if TYPE_CHECKING:
-    from s4lite.nn.kernel import PairStates
 
 __all__ = ["Together", "merged", "prepare"]
 
