@@ -87,7 +87,7 @@ def test_wheel_holds_the_package_and_only_it(wheel):
     held = {n for n in names if ".dist-info/" not in n}
     want = {str(p.relative_to(ROOT)) for p in (ROOT / "s4lite").rglob("*.py")}
     assert held == want | {"s4lite/py.typed"}
-    assert wheel.stat().st_size < 300_000
+    assert wheel.stat().st_size < 230_000
 
 
 @pytest.mark.slow
