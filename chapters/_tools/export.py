@@ -12,7 +12,8 @@ A module is its docstring with its home chapters, the imports that it needs, a s
 its cells in the order of the book. Imports may stand in any code cell of the chapter. Whatever
 would make the package differ from what the book shows is refused, with cell and name. So is a
 module that could not be imported: for a name unknown at that point, for an import of something
-that the package does not have or depend on, or for a circle of imports.
+that the package does not have or depend on, or for a circle of imports. Folders named in EXTRAS may
+import more if their `__init__.py` says, where it is missing, what to install.
 
 `--check` writes nothing: it prints what would change and exits 1, or says "in sync".
 
@@ -47,6 +48,8 @@ WIDTH = 100
 BY_HAND = {"__init__.py", "__main__.py"}
 BUILTINS = set(dir(builtins))
 DEPENDENCIES = {"numpy", "torch"}  # besides the standard library; see pyproject.toml
+# What some folders may import too, each behind a guard in its `__init__.py`, see `guarded_imports`.
+EXTRAS = {"train": {"lightning", "safetensors"}, "cli": {"typer"}}
 # What constants may call: types and a few functions, and these parts of the standard library.
 PURE = {name for name, each in vars(builtins).items() if isinstance(each, type)}
 PURE |= {"len", "max", "min", "sorted", "sum"}
@@ -597,6 +600,23 @@ def imports_in(tree: ast.AST, early: bool = True) -> Iterator[tuple[Import, bool
             yield from imports_in(node, early and not late)
 
 
+def guarded_imports(tree: ast.Module) -> set[str]:
+    """What a folder's `__init__.py` imports only to say, if it is missing, which extra brings it.
+
+    It is a `try` with imports in it and one `except ModuleNotFoundError` that raises something.
+    """
+    tries = (node for node in tree.body if isinstance(node, ast.Try))
+    guards = (
+        node
+        for node in tries
+        if [ast.unparse(handler.type or node) for handler in node.handlers]
+        == ["ModuleNotFoundError"]
+        and any(isinstance(inner, ast.Raise) for inner in node.handlers[0].body)
+    )
+    imports = (inner for node in guards for inner in node.body if isinstance(inner, ast.Import))
+    return {alias.name.partition(".")[0] for node in imports for alias in node.names}
+
+
 def check_imports(sources: dict[str, str], package: str) -> None:
     """Refuse imports of a package, file -> source, that would fail or run in a circle."""
     folders = {".".join([package, *up.parts]) for file in sources for up in Path(file).parents}
@@ -611,6 +631,9 @@ def check_imports(sources: dict[str, str], package: str) -> None:
 
     order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for name, tree in trees.items():
+        folder = ".".join(name.split(".")[:2])
+        extras = guarded_imports(trees[folder]) if folder in folders & trees.keys() else set()
+        allowed = DEPENDENCIES | extras & EXTRAS.get(folder.rpartition(".")[2], set())
         for node, early in imports_in(tree):
             refusal = f'{name} has "{ast.unparse(node)}"'
             if getattr(node, "level", 0):
@@ -620,7 +643,7 @@ def check_imports(sources: dict[str, str], package: str) -> None:
                 root = target.partition(".")[0]
                 if root == package and target not in known:
                     raise ExportError(f"{refusal}, but there is no {target}")
-                if early and root not in {package, *DEPENDENCIES, *sys.stdlib_module_names}:
+                if early and root not in {package, *allowed, *sys.stdlib_module_names}:
                     advice = "import it in the function that needs it"
                     raise ExportError(f"{refusal}: {package} does not depend on {root}, {advice}")
                 needed = target if target in trees else origin

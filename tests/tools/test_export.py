@@ -672,6 +672,39 @@ def test_imports_that_would_fail_are_refused(book, refused, statement, message):
     refused(f's4lite.ops.next has "{statement}"', message)
 
 
+GUARD = """
+try:
+    import lightning
+    import scipy
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError('pip install "s4lite[train]"') from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "guard", "imports", "message"),
+    [
+        ("train.loop", GUARD, "from lightning.pytorch import Trainer as t", None),
+        ("train.loop", "", "import lightning as t", "does not depend on lightning"),
+        ("train.loop", "import lightning", "import lightning as t", "depend on lightning"),
+        ("train.loop", GUARD.replace("raise", "pass #"), "import lightning as t", "lightning"),
+        ("train.loop", GUARD.replace("lightning", "numpy"), "import lightning as t", "lightning"),
+        ("train.loop", GUARD, "import scipy as t", "does not depend on scipy"),
+        ("ops.loop", GUARD, "import lightning as t", "does not depend on lightning"),
+        ("train", GUARD, "import lightning as t", "both a module and a package"),
+    ],
+)
+def test_an_extra_may_be_imported_behind_its_guard(book, refused, module, guard, imports, message):
+    folder = book.package / module.partition(".")[0]
+    folder.mkdir()
+    (folder / "__init__.py").write_text(guard.replace("import scipy", "import math"))
+    book.chapter("16_training", "# Training", imports, f"#| export {module}\ndef f(): return t")
+    if message:
+        refused(message)
+    else:
+        assert f"\n{imports}\n" in book.export(module)
+
+
 def test_imports_of_the_package_inside_functions_are_checked(book, refused):
     code = "def f():\n    from s4lite.ops.zzz import g\n    return g"
     book.chapter("04_views", TITLE, HEAD, f"#| export\n{code}")
