@@ -1,0 +1,213 @@
+"""A task's data as a Lightning data module: shuffled by address, resumed in the middle, shared out.
+
+Home: chapter 16, "Training" (chapters/16_training.ipynb).
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from s4lite.data.buckets import BucketSampler
+from s4lite.data.draws import check_whole, child
+from s4lite.data.task import Batch, Task
+
+__all__ = ["EpochLoader", "Order", "TaskData", "TaskSplits", "batches_of"]
+
+
+class Order(Sampler):
+    """Which sequences make which batch: a function of (seed, epoch) alone.
+
+    Args:
+        n            int          sequences
+        batch_size   int          sequences a batch of one process
+        seed         int          0 to 2^64 - 1
+        rank, world  int          which of how many processes; without lengths they see together
+            what one with batches `world` times as large would see
+        lengths      (n,) | None  of the sequences: batches are then made of like ones
+    Raises:
+        TypeError, ValueError: if a number is not as said, or no batch comes out.
+
+    What fills no batch is left out: in every epoch something else. The length is a whole epoch's.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        lengths: Any = None,
+    ) -> None:
+        check_whole(batch_size=batch_size, world=world), check_whole(0, n=n, seed=seed)
+        check_whole(0, world - 1, rank=rank)
+        if n < batch_size * world:
+            raise ValueError(f"want at least {batch_size * world} sequences for a batch, got {n}")
+        self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
+        self.lengths, self.epoch, self.start = lengths, 0, 0
+        self.sampler = self  # where Lightning looks for `set_epoch`
+
+    def set_epoch(self, epoch: int, start: int | None = None) -> None:
+        """Take up an epoch with its batch `start`; None: where it stands, or a new one with 0."""
+        same = self.start if epoch == self.epoch else 0
+        self.epoch, self.start = epoch, same if start is None else start
+
+    def __len__(self) -> int:
+        return self.n // (self.batch_size * self.world)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from islice(batches_of(self), self.start, None)
+
+
+def batches_of(order: Order) -> Iterable[list[int]]:
+    """The batches of one process in `order.epoch`, whole, as lists of indices.
+
+    Source: our eq-training-order.
+    """
+    b, world = order.batch_size, order.world
+    if order.lengths is not None:
+        likes = {"seed": order.seed, "rank": order.rank, "world": world}
+        buckets = BucketSampler(order.lengths, b, **likes)
+        buckets.set_epoch(order.epoch)
+        return list(buckets)
+    keys = child(child(child(order.seed, 16), order.epoch), np.arange(order.n))
+    groups = np.argsort(keys, kind="stable")[: len(order) * b * world].reshape(-1, world, b)
+    return groups[:, order.rank].tolist()
+
+
+class EpochLoader(DataLoader):
+    """A DataLoader that says how far it is, and takes up an epoch there; Lightning asks it to.
+
+    Args:
+        dataset  Dataset  of items
+        order    Order    of its batches
+        options  any      to DataLoader: collate_fn, num_workers, pin_memory, ...
+    """
+
+    def __init__(self, dataset: Dataset, order: Order, **options: Any) -> None:
+        super().__init__(dataset, batch_sampler=order, **options)
+        self.order, self.seen = order, 0
+
+    def __iter__(self) -> Iterator[Batch]:  # begins at the first `next`, when the epoch is known
+        self.seen = self.order.start
+        for batch in super().__iter__():
+            self.seen += 1
+            yield batch
+
+    def _facts(self) -> dict[str, int]:
+        return {name: getattr(self.order, name) for name in ("n", "batch_size", "seed", "world")}
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and batches of it that have been given out."""
+        at = divmod(self.seen, len(self.order))
+        return {"epoch": self.order.epoch + at[0], "seen": at[1]} | self._facts()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the batch that was the last; ValueError if the batches were others."""
+        facts = {name: state[name] for name in self._facts()}
+        if state["seen"] and facts != self._facts():
+            raise ValueError(
+                f"want the data of the run that is taken up, {facts}, got {self._facts()}; "
+                "another number of processes, or another batch size, can go on between epochs only"
+            )
+        self.order.set_epoch(state["epoch"], state["seen"])
+        self.seen = state["seen"]
+
+
+class TaskSplits(LightningDataModule):
+    """A task, opened, and how its batches are to be made; its arguments are `TaskData`'s."""
+
+    def __init__(
+        self,
+        task: Task,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        eval_batch: int | None = None,
+        buckets: bool = True,
+    ) -> None:
+        super().__init__()
+        eval_batch = batch_size if eval_batch is None else eval_batch
+        check_whole(batch_size=batch_size, eval_batch=eval_batch)
+        check_whole(0, seed=seed, workers=workers)
+        self.task, self.batch_size, self.seed, self.workers = task, batch_size, seed, workers
+        self.eval_batch, self.buckets, self.parts = eval_batch, buckets, None
+
+    def prepare_data(self) -> None:
+        """Download or generate what is not there: one process of each machine does."""
+        self.task.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the splits."""
+        self.parts = self.task.splits() if self.parts is None else self.parts
+
+    def steps(self, world: int = 1) -> int:
+        """Batches of an epoch, for each of `world` processes; opens the splits if need be."""
+        self.setup()
+        return len(self.order(world=world))
+
+    def order(self, rank: int = 0, world: int = 1) -> Order:
+        """The order of one process in training."""
+        lengths = getattr(self.parts.train, "lengths", None) if self.buckets else None
+        place = {"seed": self.seed, "rank": rank, "world": world}
+        return Order(len(self.parts.train), self.batch_size, lengths=lengths, **place)
+
+    def options(self) -> dict[str, Any]:
+        """What all loaders are made with."""
+        options = {"collate_fn": self.task.collate, "num_workers": self.workers}
+        return options | {"pin_memory": torch.cuda.is_available()}
+
+
+class TaskData(TaskSplits):
+    """A task's sequences in batches: shuffled for training, each exactly once for scores.
+
+    Args:
+        task        Task        see `s4lite.data.task`
+        batch_size  int         sequences a batch, of each process
+        seed        int         of the order in training
+        workers     int         processes that load ahead, >= 0
+        eval_batch  int | None  sequences a batch in validation and test; None: batch_size
+        buckets     bool        batches of like lengths, where the training split has `lengths`
+    Raises:
+        TypeError, ValueError: if a number is not as said.
+
+    It shares out its data itself: several processes want Trainer(use_distributed_sampler=False).
+    """
+
+    def train_dataloader(self) -> EpochLoader:
+        """This process's share of the training split, in its `Order`."""
+        order = self.order(*_place(self.trainer))
+        keep = {"persistent_workers": self.workers > 0}
+        return EpochLoader(self.parts.train, order, **keep, **self.options())
+
+    def val_dataloader(self) -> DataLoader:
+        """This process's share of the validation split, once."""
+        return self._once(self.parts.val)
+
+    def test_dataloader(self) -> DataLoader:
+        """This process's share of the test split, once."""
+        return self._once(self.parts.test)
+
+    def _once(self, part: Dataset) -> DataLoader:
+        lengths = getattr(part, "lengths", None) if self.buckets else None
+        rows = range(len(part)) if lengths is None else np.argsort(lengths, kind="stable").tolist()
+        rank, world = _place(self.trainer)
+        batches = [rows[i : i + self.eval_batch] for i in range(0, len(rows), self.eval_batch)]
+        return DataLoader(part, batch_sampler=batches[rank::world], **self.options())
+
+
+def _place(trainer: Any) -> tuple[int, int]:
+    """Which of how many processes this is."""
+    if trainer is None:
+        return 0, 1
+    connector = getattr(trainer, "_accelerator_connector", None)
+    if trainer.world_size > 1 and getattr(connector, "use_distributed_sampler", False):
+        raise ValueError("want Trainer(use_distributed_sampler=False): the data is shared out here")
+    return trainer.global_rank, trainer.world_size

@@ -1,0 +1,165 @@
+"""A task's data in batches: by address, resumed, shared out, exactly once where scored."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import Tiny, data
+
+from s4lite.train.data import EpochLoader, Order, batches_of
+
+
+def epoch(order, e, start=None):
+    order.set_epoch(e, start)
+    return list(order)
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 3), st.integers(0, 2**64 - 1))
+def test_an_epoch_shows_everything_once_but_a_rest(n, b, world, seed):
+    if n < b * world:
+        return
+    ranks = [Order(n, b, seed=seed, rank=r, world=world) for r in range(world)]
+    for e in (0, 5):
+        batches = [batch for order in ranks for batch in epoch(order, e)]
+        seen = [i for batch in batches for i in batch]
+        assert len(set(seen)) == len(seen) == n - n % (b * world) and set(seen) <= set(range(n))
+        assert all(len(batch) == b for batch in batches)
+        assert all(len(epoch(order, e)) == len(order) for order in ranks)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone():
+    a, b = Order(50, 4, seed=1), Order(50, 4, seed=1)
+    torch.manual_seed(7), np.random.seed(7)
+    want = [epoch(a, e) for e in range(3)]
+    assert [epoch(b, e) for e in (2, 0, 1)] == [want[2], want[0], want[1]]
+    assert want[0] != want[1] != want[2] and epoch(Order(50, 4, seed=2), 0) != want[0]
+
+
+def test_the_order_is_the_same_on_every_machine():
+    assert epoch(Order(10, 3, seed=0), 0) == [[7, 6, 5], [3, 4, 2], [8, 0, 9]]
+
+
+@pytest.mark.parametrize("lengths", [None, np.arange(40) % 9 + 1])
+def test_processes_together_see_what_one_sees(lengths):
+    one = Order(40, 6, seed=4, lengths=lengths)
+    two = [Order(40, 3, seed=4, rank=r, world=2, lengths=lengths) for r in (0, 1)]
+    for e in range(2):
+        together = [sorted(a + b) for a, b in zip(*(epoch(order, e) for order in two), strict=True)]
+        want = [sorted(batch) for batch in epoch(one, e)]
+        if lengths is None:
+            assert together == want
+        else:  # buckets are cut to the batches of one process
+            assert len({i for batch in together for i in batch}) == 36 and len(together) == len(
+                want
+            )
+
+
+@pytest.mark.parametrize("lengths", [None, np.arange(40) % 9 + 1])
+def test_an_epoch_is_taken_up_in_its_middle(lengths):
+    order = Order(40, 6, seed=4, lengths=lengths)
+    whole = epoch(order, 3)
+    assert epoch(order, 3, start=4) == whole[4:] and len(order) == len(whole) == 6
+    order.set_epoch(3)  # the same epoch: it stands where it stood
+    assert list(order) == whole[4:]
+    order.set_epoch(4)
+    assert len(list(order)) == 6
+
+
+def test_batches_of_like_lengths():
+    sizes = np.arange(200) * 7919 % 97 + 1
+    like = [np.ptp(sizes[batch]) for batch in epoch(Order(200, 8, lengths=sizes), 0)]
+    plain = [np.ptp(sizes[batch]) for batch in epoch(Order(200, 8), 0)]
+    assert np.mean(like) < 0.2 * np.mean(plain)
+
+
+def contents(loader):
+    return [(batch.u.sum().item(), batch.y.tolist()) for batch in loader]
+
+
+def loader_of(*, ragged=False, batch_size=4, **options):
+    module = data(Tiny(ragged), **options)
+    module.batch_size = batch_size
+    module.setup()
+    return module.train_dataloader()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_loader_goes_on_where_another_stopped(workers, ragged):
+    first, whole = loader_of(ragged=ragged, workers=workers), []
+    assert isinstance(first, EpochLoader) and len(first) == 9
+    for e in range(2):
+        first.order.set_epoch(e)
+        whole += contents(first)
+    second = loader_of(ragged=ragged, workers=workers)
+    for count, _ in enumerate(second):
+        if count == 3:
+            state = second.state_dict()
+            break
+    third = loader_of(ragged=ragged, workers=workers)
+    third.load_state_dict(state)
+    third.order.set_epoch(0)
+    rest = contents(third)
+    third.order.set_epoch(1)
+    assert rest + contents(third) == whole[4:]
+    assert third.state_dict()["epoch"] == 2 and third.state_dict()["seen"] == 0
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 5}, {"seed": 4}])
+def test_the_middle_of_an_epoch_belongs_to_its_batches(change):
+    state = loader_of().state_dict()
+    loader_of(**change).load_state_dict(state)  # between epochs: why not
+    with pytest.raises(ValueError, match="want the data of the run that is taken up"):
+        loader_of(**change).load_state_dict(state | {"seen": 2})
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 23), st.integers(1, 6), st.booleans())
+def test_scores_see_everything_exactly_once(n, batch, ragged):
+    task = Tiny(ragged, sizes=(4, n, n))
+    module = data(task, eval_batch=batch)
+    module.setup()
+    loaders = module.val_dataloader(), module.test_dataloader()
+    for part, loader in zip(task.parts[1:], loaders, strict=True):
+        sizes = [len(batch.y) for batch in loader]
+        assert sorted(part.calls) == list(range(n)) and sum(sizes) == n and max(sizes) <= batch
+
+
+def test_padded_batches_have_little_padding_when_scored():
+    module = data(Tiny(ragged=True, sizes=(4, 40, 4)))
+    module.setup()
+    places = [(batch.u.shape[1] * len(batch.y), batch.lengths) for batch in module.val_dataloader()]
+    used = sum(width if lengths is None else int(lengths.sum()) for width, lengths in places)
+    assert used > 0.9 * sum(width for width, _ in places)
+
+
+def test_steps_of_an_epoch():
+    assert [data().steps(world) for world in (1, 2, 3)] == [9, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "arguments"),
+    [
+        (ValueError, "want at least 12 sequences for a batch, got 10", {"batch_size": 12}),
+        (ValueError, "want batch_size >= 1", {"batch_size": 0}),
+        (ValueError, "want rank >= 0 and <= 1, got 2", {"rank": 2, "world": 2}),
+        (ValueError, "want seed >= 0", {"seed": -1}),
+        (TypeError, "want world as an int", {"world": 1.0}),
+    ],
+)
+def test_bad_orders(error, message, arguments):
+    with pytest.raises(error, match=message):
+        Order(10, **{"batch_size": 2} | arguments)
+
+
+@pytest.mark.parametrize("name", ["workers", "seed", "eval_batch"])
+def test_bad_numbers(name):
+    with pytest.raises(ValueError, match=f"want {name}"):
+        data(**{name: -1})
+
+
+def test_batches_of_an_order_are_lists_of_plain_numbers():
+    for lengths in (None, np.arange(9) + 1):
+        batches = batches_of(Order(9, 2, lengths=lengths))
+        assert all(type(i) is int for batch in batches for i in batch)
