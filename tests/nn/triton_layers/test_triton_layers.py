@@ -1,9 +1,6 @@
 """Layers on Triton, in processes of their own: the interpreter is chosen before triton is there."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,28 +12,19 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-def run(*command, **env):
-    done = subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | {"TRITON_DEFAULT_FP_FUSION": "1"} | env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    return done.stdout
-
-
 @needs_triton
-def test_in_the_interpreter():
-    out = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", CASES, TRITON_INTERPRET="1")
+def test_in_the_interpreter(run_python):
+    out = run_python(
+        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", CASES, TRITON_INTERPRET="1"
+    )
     assert " passed" in out
 
 
 @needs_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu():
+def test_on_a_gpu(run_python):
     env = {"TRITON_INTERPRET": "0", "S4LITE_TEST_DEVICE": "cuda"}
-    assert " passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", CASES, **env)
+    assert " passed" in run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", CASES, **env)
 
 
 MISSING = """
@@ -53,13 +41,13 @@ except ModuleNotFoundError as error:
 """
 
 
-def test_without_triton():
-    out = run("-c", MISSING)
+def test_without_triton(run_python):
+    out = run_python("-c", MISSING)
     assert out.startswith("True True\n") and 'pip install "s4lite[triton]"' in out
 
 
 @needs_triton
-def test_without_a_gpu_and_an_interpreter_triton_says_why():
+def test_without_a_gpu_and_an_interpreter_triton_says_why(run_python):
     code = MISSING.split("\n", 3)[3].replace("ModuleNotFoundError", "ValueError")
     if not torch.cuda.is_available():
-        assert "TRITON_INTERPRET=1" in run("-c", code, TRITON_INTERPRET="0")
+        assert "TRITON_INTERPRET=1" in run_python("-c", code, TRITON_INTERPRET="0")

@@ -6,9 +6,6 @@ without it. To run them by hand, TRITON_INTERPRET=1 python -m pytest, and the pa
 """
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,23 +18,11 @@ needs_triton = pytest.mark.skipif(
 CASES = ("cases_chunks.py", "cases_sums.py")
 
 
-def run(*command: str, **env: str) -> str:
-    """Output of Python in a process of its own; its failure is ours."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | {"TRITON_DEFAULT_FP_FUSION": "1"} | env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    return done.stdout
-
-
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", CASES)
-def test_in_the_interpreter(cases):
-    out = run(
+def test_in_the_interpreter(run_python, cases):
+    out = run_python(
         "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / cases, TRITON_INTERPRET="1"
     )
     assert " passed" in out
@@ -46,17 +31,21 @@ def test_in_the_interpreter(cases):
 @needs_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("cases", CASES)
-def test_on_a_gpu(cases):
+def test_on_a_gpu(run_python, cases):
     env = {"TRITON_INTERPRET": "0", "S4LITE_TEST_DEVICE": "cuda"}
-    assert " passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / cases, **env)
+    assert " passed" in run_python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / cases, **env
+    )
 
 
 @needs_triton
 @pytest.mark.slow
-def test_every_kernel_compiles_for_hopper(tmp_path):
+def test_every_kernel_compiles_for_hopper(run_python, tmp_path):
     """And the sizes that the design is for with hardly a spill, in the memory that was counted."""
     env = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    lines = [line.split() for line in run(HERE / "compile_for_hopper.py", **env).splitlines()]
+    lines = [
+        line.split() for line in run_python(HERE / "compile_for_hopper.py", **env).splitlines()
+    ]
     assert len(lines) == 17
     fit = {"_exponentials_kernel", "_moments_kernel", "_fractions_kernel", "_states_kernel"}
     for name, signal, stack, shared, most in lines:
@@ -99,14 +88,14 @@ for call in (load_triton, lambda: fused_chunks(nu, one, one, torch.ones(1, 9), b
 """
 
 
-def test_without_triton_torch_serves_and_the_extra_is_named():
-    out = run("-c", MISSING).splitlines()
+def test_without_triton_torch_serves_and_the_extra_is_named(run_python):
+    out = run_python("-c", MISSING).splitlines()
     assert out[0] == "True torch"
     assert len(out) == 3 and all('pip install "s4lite[triton]"' in line for line in out[1:])
 
 
 @needs_triton
-def test_without_an_interpreter_the_cpu_is_refused():
+def test_without_an_interpreter_the_cpu_is_refused(run_python):
     code = """
 import torch
 from s4lite.ops.triton.backend import choose_backend
@@ -116,10 +105,10 @@ try:
 except ValueError as error:
     print(error)
 """
-    out = run("-c", code, TRITON_INTERPRET="0").splitlines()
+    out = run_python("-c", code, TRITON_INTERPRET="0").splitlines()
     assert out[0] == "torch" and "cannot serve this call: no kernels on cpu" in out[1]
 
 
-def test_importing_the_package_does_not_import_triton():
+def test_importing_the_package_does_not_import_triton(run_python):
     code = "import s4lite.ops.triton.chunks, sys; print('triton' in sys.modules)"
-    assert run("-c", code).strip() == "False"
+    assert run_python("-c", code).strip() == "False"
