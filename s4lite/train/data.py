@@ -3,7 +3,8 @@
 Home: chapter 16, "Training" (chapters/16_training.ipynb).
 """
 
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -26,13 +27,15 @@ class Order(Sampler):
         n            int          sequences
         batch_size   int          sequences a batch of one process
         seed         int          0 to 2^64 - 1
-        rank, world  int          which of how many processes; without lengths they see together
-            what one with batches `world` times as large would see
+        rank, world  int          which of how many processes; in each step they see together what
+            one with batches `world` times as large would see
         lengths      (n,) | None  of the sequences: batches are then made of like ones
     Raises:
         TypeError, ValueError: if a number is not as said, or no batch comes out.
 
     What fills no batch is left out: in every epoch something else. The length is a whole epoch's.
+
+    Source: our eq-training-order; with lengths, `s4lite.data.buckets.BucketSampler`.
     """
 
     def __init__(
@@ -45,18 +48,23 @@ class Order(Sampler):
         world: int = 1,
         lengths: Any = None,
     ) -> None:
-        check_whole(batch_size=batch_size, world=world), check_whole(0, n=n, seed=seed)
-        check_whole(0, world - 1, rank=rank)
+        check_whole(batch_size=batch_size, world=world), check_whole(0, n=n)
+        check_whole(0, world - 1, rank=rank), check_whole(0, 2**64 - 1, seed=seed)
         if n < batch_size * world:
             raise ValueError(f"want at least {batch_size * world} sequences for a batch, got {n}")
+        if lengths is not None and len(lengths) != n:
+            raise ValueError(f"want lengths of {n} sequences, got {len(lengths)}")
         self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
-        self.lengths, self.epoch, self.start = lengths, 0, 0
+        likes = {"seed": seed, "rank": rank, "world": world}
+        self.buckets = None if lengths is None else BucketSampler(lengths, batch_size, **likes)
+        self.epoch, self.start = 0, 0
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def set_epoch(self, epoch: int, start: int | None = None) -> None:
         """Take up an epoch with its batch `start`; None: where it stands, or a new one with 0."""
-        same = self.start if epoch == self.epoch else 0
-        self.epoch, self.start = epoch, same if start is None else start
+        start = (self.start if epoch == self.epoch else 0) if start is None else start
+        check_whole(0, epoch=epoch), check_whole(0, len(self), start=start)
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         return self.n // (self.batch_size * self.world)
@@ -65,17 +73,15 @@ class Order(Sampler):
         yield from islice(batches_of(self), self.start, None)
 
 
-def batches_of(order: Order) -> Iterable[list[int]]:
-    """The batches of one process in `order.epoch`, whole, as lists of indices.
+def batches_of(order: Order) -> list[list[int]]:
+    """The batches of one process in `order.epoch`, all of them, as lists of indices.
 
     Source: our eq-training-order.
     """
     b, world = order.batch_size, order.world
-    if order.lengths is not None:
-        likes = {"seed": order.seed, "rank": order.rank, "world": world}
-        buckets = BucketSampler(order.lengths, b, **likes)
-        buckets.set_epoch(order.epoch)
-        return list(buckets)
+    if order.buckets is not None:
+        order.buckets.set_epoch(order.epoch)
+        return list(order.buckets)
     keys = child(child(child(order.seed, 16), order.epoch), np.arange(order.n))
     groups = np.argsort(keys, kind="stable")[: len(order) * b * world].reshape(-1, world, b)
     return groups[:, order.rank].tolist()
@@ -101,7 +107,10 @@ class EpochLoader(DataLoader):
             yield batch
 
     def _facts(self) -> dict[str, int]:
-        return {name: getattr(self.order, name) for name in ("n", "batch_size", "seed", "world")}
+        facts = {name: getattr(self.order, name) for name in ("n", "batch_size", "seed", "world")}
+        likes = self.order.buckets
+        sizes = b"" if likes is None else likes.sizes.astype("<i8").tobytes()
+        return facts | {"lengths": zlib.crc32(sizes)}
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and batches of it that have been given out."""
@@ -110,11 +119,11 @@ class EpochLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on behind the batch that was the last; ValueError if the batches were others."""
-        facts = {name: state[name] for name in self._facts()}
+        facts = {name: state.get(name) for name in self._facts()}
         if state["seen"] and facts != self._facts():
             raise ValueError(
                 f"want the data of the run that is taken up, {facts}, got {self._facts()}; "
-                "another number of processes, or another batch size, can go on between epochs only"
+                "with other processes, batch size or buckets it can go on between epochs only"
             )
         self.order.set_epoch(state["epoch"], state["seen"])
         self.seen = state["seen"]
@@ -199,7 +208,10 @@ class TaskData(TaskSplits):
         lengths = getattr(part, "lengths", None) if self.buckets else None
         rows = range(len(part)) if lengths is None else np.argsort(lengths, kind="stable").tolist()
         rank, world = _place(self.trainer)
-        batches = [rows[i : i + self.eval_batch] for i in range(0, len(rows), self.eval_batch)]
+        if len(rows) < world:  # one without any would not come to where sums are added up
+            raise ValueError(f"want a sequence for each of {world} processes, got {len(rows)}")
+        size = min(self.eval_batch, len(rows) // world)
+        batches = [rows[i : i + size] for i in range(0, len(rows), size)]
         return DataLoader(part, batch_sampler=batches[rank::world], **self.options())
 
 

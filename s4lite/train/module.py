@@ -3,7 +3,6 @@
 Home: chapter 16, "Training" (chapters/16_training.ipynb).
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,43 +11,14 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from s4lite.data.draws import child
+from s4lite.data.draws import check_whole, child
 from s4lite.data.task import Batch
 from s4lite.nn.groups import param_groups
-from s4lite.train.objectives import Objective, objective
+from s4lite.train.average import Average
+from s4lite.train.objectives import Objective, objective, widest
 from s4lite.train.schedules import constant, cosine
 
-__all__ = ["Average", "Learner", "Scored", "Settings", "Watched", "plan"]
-
-
-class Average(nn.Module):
-    """A second model that follows the first: the mean of its past, then with fading weights.
-
-    Args:
-        model  nn.Module  is copied; the copy shares no storage with it
-        decay  float      0 < decay < 1: the horizon is 1 / (1 - decay) steps
-    Raises:
-        ValueError: if decay is out of range.
-
-    Source: Polyak and Juditsky 1992; our eq-training-average.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__()
-        if not 0 < decay < 1:
-            raise ValueError(f"want 0 < ema < 1, got {decay}")
-        self.model, self.decay = copy.deepcopy(model).requires_grad_(False), decay
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the model as it is after a step."""
-        self.count += 1
-        share = (1 / self.count.double()).clamp(min=1 - self.decay)
-        for mine, new in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(new, share.to(mine.dtype))
-        for mine, new in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(new)
+__all__ = ["Learner", "Scored", "Settings", "Watched", "plan"]
 
 
 @dataclass(frozen=True)
@@ -56,16 +26,17 @@ class Settings:
     """How a `Learner` walks.
 
     Args:
-        lr, ssm_lr, weight_decay, clock_lr  float  as for `param_groups`
+        lr, ssm_lr, weight_decay, clock_lr  float  as for `param_groups`, which checks them
         schedule         str           "cosine", "constant" or "plateau" (of the metric)
         total, warmup    int           steps of the whole run (for cosine); steps to rise in
         floor            float         factor at a cosine's end, 0 to 1
-        patience, shrink int, float    plateau: validations without a better one; factor after that
+        patience, shrink int, float    plateau: validations without a better one that are borne;
+            factor at the next, 0 to 1
         clip             float | None  longest gradient over all parameters
         ema              float | None  share of the past in the averaged weights, 0 < ema < 1
         seed             int | None    of noise (dropout), step by step; None: torch's own state
     Raises:
-        ValueError: if a value makes no sense.
+        TypeError, ValueError: if a value makes no sense.
     """
 
     lr: float = 0.01
@@ -89,6 +60,11 @@ class Settings:
             raise ValueError("want no warmup with plateau: it follows the metric, not the step")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ValueError(f"want clip > 0 or None, got {self.clip}")
+        for name, share in (("shrink", self.shrink), ("ema", self.ema)):
+            if share is not None and not 0 < share < 1:
+                raise ValueError(f"want 0 < {name} < 1, got {share}")
+        check_whole(0, patience=self.patience)
+        check_whole(0, 2**64 - 1, seed=0 if self.seed is None else self.seed)
         self.factor(0)
 
     def factor(self, step: int) -> float:
@@ -130,7 +106,7 @@ class Scored(LightningModule):
     def sums(self, stage: str, batch: Batch) -> Tensor:
         """Run a batch, and add what comes out to the stage's tally."""
         sums = self.objective.sums(self(batch.u, batch.lengths), batch.y)
-        new = sums.detach().to(_widest(sums.device))
+        new = sums.detach().to(widest(sums.device))
         old = self.tallies.get(stage)
         self.tallies[stage] = new if old is None else old.to(new) + new
         return sums
@@ -138,35 +114,37 @@ class Scored(LightningModule):
     def total(self, stage: str) -> Tensor:
         """The stage's tally over all processes."""
         tally = self.tallies.get(stage, torch.zeros(3))
-        tally = tally.to(self.device, _widest(self.device), copy=True)  # it is reduced in place
+        tally = tally.to(self.device, widest(self.device), copy=True)  # it is reduced in place
         return self.trainer.strategy.reduce(tally, reduce_op="sum")
 
-    def report(self, stage: str) -> None:
-        """Log the scores of the stage, and begin anew."""
+    def report(self, stage: str) -> dict[str, float]:
+        """Log the scores of the stage, and begin anew; the same in all processes."""
         scores = self.objective.read(self.total(stage))
         self.tallies.pop(stage, None)
         named = {f"{stage}/{name}": value for name, value in scores.items()}
         self.log_dict(named, prog_bar=stage == "val", sync_dist=self.trainer.world_size > 1)
-
-
-def _widest(device: torch.device) -> torch.dtype:
-    """The floats in which sums of many batches are kept."""
-    return torch.float32 if device.type == "mps" else torch.float64
+        return scores
 
 
 class Watched(Scored):
     """When scores begin and are reported, and what a checkpoint knows of an epoch half done."""
 
-    def on_train_epoch_start(self) -> None:
-        """Begin the training scores anew; not called where an epoch is taken up in its middle."""
-        self.tallies.pop("train", None)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begin the training scores anew where an epoch begins."""
+        if batch_idx == 0:
+            self.tallies.pop("train", None)
 
     def on_validation_epoch_start(self) -> None:
         """Begin the validation scores anew."""
         self.tallies.pop("val", None)
 
+    def on_test_epoch_start(self) -> None:
+        """Begin the test scores anew."""
+        self.tallies.pop("test", None)
+
     def on_train_epoch_end(self) -> None:
-        """Log the training scores."""
+        """Log the training scores; FloatingPointError if they are none."""
+        _check_loss(self.total("train")[1].item(), self.global_step)
         self.report("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -176,16 +154,6 @@ class Watched(Scored):
     def on_test_epoch_end(self) -> None:
         """Log the test scores."""
         self.report("test")
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Stop where the loss is no number; on an accelerator, when it is looked at anyway."""
-        loss, often = outputs["loss"], self.trainer.log_every_n_steps
-        due = loss.device.type == "cpu" or self.trainer.is_last_batch or not batch_idx % often
-        if due and not loss.isfinite():
-            raise FloatingPointError(
-                f"the loss is {loss:g} after {self.global_step} steps. Most often the "
-                "clocks learn too fast: lower ssm_lr or clock_lr, then lr; or give clip=1.0"
-            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation scores."""
@@ -198,11 +166,21 @@ class Watched(Scored):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the training scores so far, of all processes; all of them must come here."""
         checkpoint["tally"] = self.total("train").tolist()
+        _check_loss(checkpoint["tally"][1], self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the training scores: the first process takes over what all had."""
         if self.trainer.is_global_zero and "tally" in checkpoint:
             self.tallies["train"] = torch.tensor(checkpoint["tally"], dtype=torch.float64)
+
+
+def _check_loss(loss: float, steps: int) -> None:
+    """Raise FloatingPointError if a loss, or a sum of losses, is no number."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss:g} after {steps} steps. Most often the clocks learn too fast: "
+            "lower ssm_lr or clock_lr, then lr; or give clip=1.0"
+        )
 
 
 class Learner(Watched):
@@ -220,21 +198,22 @@ class Learner(Watched):
 
     def __init__(self, model: nn.Module, metric: str, **settings: Any) -> None:
         how = Settings(**settings)
+        param_groups(model, how.lr, how.ssm_lr, how.weight_decay, clock_lr=how.clock_lr)  # or raise
         super().__init__(model, metric, how.ema)
         self.settings = how
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW over `param_groups`, and the schedule."""
-        return plan(self.model, self.objective, self.settings, fused=_can_fuse(self))
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of a batch."""
+        """The mean loss of a batch; FloatingPointError if it is no number, see `Watched`."""
         loss = self.objective.loss(self.sums("train", batch))
+        often = self.trainer.log_every_n_steps
+        if loss.device.type == "cpu" or (often and not batch_idx % often):
+            _check_loss(loss.item(), self.global_step)
         self.log("step/loss", loss.detach(), prog_bar=True, batch_size=len(batch.y))
         return loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Noise by address: of seed, process, epoch and batch, not of what was drawn before."""
+        super().on_train_batch_start(batch, batch_idx)
         if (key := self.settings.seed) is not None:
             for part in (self.global_rank, self.current_epoch, batch_idx):
                 key = child(key, part)
@@ -252,6 +231,24 @@ class Learner(Watched):
         super().optimizer_step(*args, **options)
         if self.average is not None:
             self.average.update(self.model)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over `param_groups`, and the schedule."""
+        made = plan(self.model, self.objective, self.settings, fused=_can_fuse(self))
+        made["lr_scheduler"]["reduce_on_plateau"] = False  # it is stepped below
+        return made
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step what follows the step's number. (Lightning leaves a plateau out after a resume.)"""
+        if self.settings.schedule != "plateau":
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation scores, and show the metric to a plateau."""
+        scores = self.report("val")
+        fits = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if self.settings.schedule == "plateau" and fits:
+            self.lr_schedulers().step(scores[self.objective.metric])
 
 
 def plan(
@@ -281,5 +278,7 @@ def plan(
 
 
 def _can_fuse(learner: LightningModule) -> bool:
-    """Can AdamW take a step in one call?  Not where gradients are scaled (16-bit floats)."""
-    return learner.device.type in ("cpu", "cuda") and learner.trainer.precision != "16-mixed"
+    """Can AdamW take a step in one call?  Not with complex numbers or scaled gradients."""
+    real = all(p.is_floating_point() for p in learner.parameters())
+    plain = learner.trainer.precision != "16-mixed"
+    return real and plain and learner.device.type in ("cpu", "cuda")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["METRICS", "Objective", "objective"]
+__all__ = ["METRICS", "Objective", "objective", "widest"]
 
 
 class Objective:
@@ -96,9 +96,14 @@ def _number_terms(output: Tensor, y: Tensor) -> list[Tensor]:
         got = f"{tuple(output.shape)} and {tuple(y.shape)}"
         raise ValueError(f"want as many numbers as are asked, got {got}")
     error = _whole(output) - y
-    return [error.new_tensor(error.numel()), error.square().sum(), error.abs().sum()]
+    return [error.new_full((), error.numel()), error.square().sum(), error.abs().sum()]
 
 
 def _whole(x: Tensor) -> Tensor:
     """In 32 bits or more: sums of 16-bit numbers stop growing early."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The floats in which sums of many batches, and counts of many steps, are kept on a device."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -5,7 +5,9 @@ Home: chapter 16, "Training" (chapters/16_training.ipynb).
 
 import math
 
-__all__ = ["check_steps", "constant", "cosine"]
+from s4lite.data.draws import check_whole
+
+__all__ = ["constant", "cosine"]
 
 
 def constant(step: int, warmup: int = 0) -> float:
@@ -21,7 +23,7 @@ def constant(step: int, warmup: int = 0) -> float:
 
     Source: our eq-training-warmup.
     """
-    check_steps(step=step, warmup=warmup)
+    check_whole(0, step=step, warmup=warmup)
     return min(1.0, (step + 1) / max(1, warmup))
 
 
@@ -40,7 +42,7 @@ def cosine(step: int, total: int, warmup: int = 0, floor: float = 0.0) -> float:
 
     Source: Loshchilov and Hutter 2017; our eq-training-warmup, eq-training-cosine.
     """
-    check_steps(step=step, total=total, warmup=warmup)
+    check_whole(0, step=step, total=total, warmup=warmup)
     if not (warmup < total and 0 <= floor <= 1):
         got = f"warmup={warmup}, total={total}, floor={floor}"
         raise ValueError(f"want warmup < total and 0 <= floor <= 1, got {got}")
@@ -48,12 +50,3 @@ def cosine(step: int, total: int, warmup: int = 0, floor: float = 0.0) -> float:
         return (step + 1) / warmup
     phase = min(1.0, (step - warmup) / (total - warmup))
     return floor + (1 - floor) * (1 + math.cos(math.pi * phase)) / 2
-
-
-def check_steps(**counts: int) -> None:
-    """Raise TypeError unless every argument named is an int, ValueError unless it is >= 0."""
-    for name, n in counts.items():
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"want {name} as an int, got {type(n).__name__}")
-        if n < 0:
-            raise ValueError(f"want {name} >= 0, got {n}")

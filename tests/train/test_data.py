@@ -40,19 +40,16 @@ def test_the_order_is_the_same_on_every_machine():
     assert epoch(Order(10, 3, seed=0), 0) == [[7, 6, 5], [3, 4, 2], [8, 0, 9]]
 
 
-@pytest.mark.parametrize("lengths", [None, np.arange(40) % 9 + 1])
-def test_processes_together_see_what_one_sees(lengths):
-    one = Order(40, 6, seed=4, lengths=lengths)
-    two = [Order(40, 3, seed=4, rank=r, world=2, lengths=lengths) for r in (0, 1)]
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_processes_together_see_what_one_sees(n, b, world, buckets):
+    if n < b * world:
+        return
+    likes = {"seed": 4, "lengths": np.arange(n) * 7919 % 13 + 1 if buckets else None}
+    one = Order(n, b * world, **likes)
+    many = [Order(n, b, rank=r, world=world, **likes) for r in range(world)]
     for e in range(2):
-        together = [sorted(a + b) for a, b in zip(*(epoch(order, e) for order in two), strict=True)]
-        want = [sorted(batch) for batch in epoch(one, e)]
-        if lengths is None:
-            assert together == want
-        else:  # buckets are cut to the batches of one process
-            assert len({i for batch in together for i in batch}) == 36 and len(together) == len(
-                want
-            )
+        together = zip(*(epoch(order, e) for order in many), strict=True)
+        assert [[i for batch in step for i in batch] for step in together] == epoch(one, e)
 
 
 @pytest.mark.parametrize("lengths", [None, np.arange(40) % 9 + 1])
@@ -64,6 +61,19 @@ def test_an_epoch_is_taken_up_in_its_middle(lengths):
     assert list(order) == whole[4:]
     order.set_epoch(4)
     assert len(list(order)) == 6
+
+
+@pytest.mark.parametrize("bad", [(0, -1), (0, 7), (-1, 0)])
+def test_bad_places_in_an_epoch(bad):
+    with pytest.raises(ValueError, match=r"want (epoch|start) >= 0"):
+        Order(40, 6).set_epoch(*bad)
+
+
+def test_lengths_must_be_those_of_the_sequences():
+    with pytest.raises(ValueError, match="want lengths of 40 sequences, got 39"):
+        Order(40, 6, lengths=np.arange(39) + 1)
+    with pytest.raises(ValueError, match="whole numbers"):
+        Order(40, 6, lengths=np.ones(40))
 
 
 def test_batches_of_like_lengths():
@@ -106,12 +116,29 @@ def test_a_loader_goes_on_where_another_stopped(workers, ragged):
     assert third.state_dict()["epoch"] == 2 and third.state_dict()["seen"] == 0
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 5}, {"seed": 4}])
+@pytest.mark.parametrize("change", [{"batch_size": 5}, {"seed": 4}, {"buckets": False}])
 def test_the_middle_of_an_epoch_belongs_to_its_batches(change):
-    state = loader_of().state_dict()
-    loader_of(**change).load_state_dict(state)  # between epochs: why not
+    state = loader_of(ragged=True).state_dict()
+    loader_of(ragged=True, **change).load_state_dict(state)  # between epochs: why not
     with pytest.raises(ValueError, match="want the data of the run that is taken up"):
-        loader_of(**change).load_state_dict(state | {"seen": 2})
+        loader_of(ragged=True, **change).load_state_dict(state | {"seen": 2})
+    loader_of(ragged=True).load_state_dict(state | {"seen": 2})
+
+
+def test_buckets_belong_to_their_lengths():
+    first, other = loader_of(ragged=True), loader_of(ragged=True)
+    sizes = first.dataset.lengths
+    again = EpochLoader(first.dataset, Order(37, 4, seed=3, lengths=sizes.astype(np.int32)))
+    again.load_state_dict(first.state_dict() | {"seen": 2})  # however they are stored
+    other.order = Order(37, 4, seed=3, lengths=sizes[::-1])
+    with pytest.raises(ValueError, match="or buckets it can go on between epochs only"):
+        other.load_state_dict(first.state_dict() | {"seen": 2})
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_only_where_there_are_lengths_there_are_buckets(ragged):
+    assert (loader_of(ragged=ragged).order.buckets is not None) == ragged
+    assert loader_of(ragged=ragged, buckets=False).order.buckets is None
 
 
 @settings(deadline=None, max_examples=20)
@@ -124,6 +151,31 @@ def test_scores_see_everything_exactly_once(n, batch, ragged):
     for part, loader in zip(task.parts[1:], loaders, strict=True):
         sizes = [len(batch.y) for batch in loader]
         assert sorted(part.calls) == list(range(n)) and sum(sizes) == n and max(sizes) <= batch
+
+
+class Place:
+    """What `TaskData` asks a trainer: which of how many processes."""
+
+    def __init__(self, rank, world):
+        self.global_rank, self.world_size = rank, world
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 23), st.integers(1, 9), st.integers(1, 4), st.booleans())
+def test_scores_are_shared_out_and_nobody_has_nothing(n, batch, world, ragged):
+    task, shares = Tiny(ragged, sizes=(4, n, 4)), []
+    for rank in range(world):
+        module = data(task, eval_batch=batch)
+        module.setup()
+        module.trainer = Place(rank, world)
+        if n < world:
+            with pytest.raises(ValueError, match=f"each of {world} processes, got {n}"):
+                module.val_dataloader()
+            return
+        shares.append(list(module.val_dataloader().batch_sampler))
+    assert sorted(i for share in shares for rows in share for i in rows) == list(range(n))
+    assert all(share for share in shares)
+    assert max(len(rows) for share in shares for rows in share) <= batch
 
 
 def test_padded_batches_have_little_padding_when_scored():
@@ -145,6 +197,7 @@ def test_steps_of_an_epoch():
         (ValueError, "want batch_size >= 1", {"batch_size": 0}),
         (ValueError, "want rank >= 0 and <= 1, got 2", {"rank": 2, "world": 2}),
         (ValueError, "want seed >= 0", {"seed": -1}),
+        (ValueError, "want seed >= 0 and <= 18446744073709551615", {"seed": 2**64}),
         (TypeError, "want world as an int", {"world": 1.0}),
     ],
 )

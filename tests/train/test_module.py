@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from tiny import Tiny, data, learner, model, same, trainer, weights
 from torch import nn
 
 from s4lite.nn.groups import parameter_kinds
-from s4lite.train.module import Average, Learner, Settings
+from s4lite.train import module as training
+from s4lite.train.average import Average
+from s4lite.train.module import Learner, Settings
 from s4lite.train.schedules import cosine
 
 
@@ -63,6 +65,61 @@ def test_resumed_is_uninterrupted_to_the_last_bit(tmp_path, hook, steps, setting
     assert got.callback_metrics.keys() == want.callback_metrics.keys()
     for name, value in want.callback_metrics.items():
         assert torch.equal(value, got.callback_metrics[name]), name
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
+def test_a_plateau_is_seen_in_the_epoch_in_which_a_run_is_taken_up(tmp_path, hook):
+    """Of validations that do not get better, none is left out: neither before nor behind."""
+    settings = {"schedule": "plateau", "warmup": 0, "patience": 0, "lr": 1e-6, "ssm_lr": 1e-7}
+    steps = 13 if hook == "on_train_batch_end" else 18
+    whole, want, got = learner(**settings), Watch(), Watch()
+    fit(tmp_path, whole, watch=want, max_epochs=4)
+    stop = StopAfter(tmp_path / "half.ckpt", hook, steps)
+    with pytest.raises(Stop):
+        trainer(tmp_path, callbacks=[stop], max_epochs=4).fit(learner(**settings), data())
+    half, run = learner(**settings), trainer(tmp_path, callbacks=[got], max_epochs=4)
+    run.fit(half, data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert got.rates == want.rates[steps:] and len({r["decayed"] for r in want.rates}) == 3
+    assert same(weights(whole), weights(half))
+
+
+def test_a_plateau_is_seen_in_every_validation(tmp_path):
+    settings = {"schedule": "plateau", "warmup": 0, "patience": 0, "lr": 1e-6, "ssm_lr": 1e-7}
+    watch = Watch()
+    run = fit(tmp_path, learner(**settings), watch=watch, max_epochs=1, val_check_interval=3)
+    assert run.lr_scheduler_configs[0].scheduler.last_epoch == len(watch.scores) == 3
+    assert [round(watch.rates[k]["decayed"] / 1e-6, 9) for k in (0, 2, 3, 5, 6, 8)] == [
+        *[1, 1],  # the first validation is the best so far
+        *[1, 1],
+        *[0.2, 0.2],
+    ]
+
+
+def test_training_scores_are_those_of_their_epoch(tmp_path):
+    """Also where a checkpoint behind an epoch's last batch was taken up."""
+    whole, half = trainer(tmp_path), trainer(tmp_path)
+    whole.fit(learner(), data())
+    with pytest.raises(Stop):
+        stop = StopAfter(tmp_path / "half.ckpt", "on_train_batch_end", 18)
+        trainer(tmp_path, callbacks=[stop]).fit(learner(), data())
+    half.fit(learner(), data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    for name, value in whole.callback_metrics.items():
+        assert torch.equal(value, half.callback_metrics[name]), name
+
+
+def test_an_epoch_of_fewer_batches_is_taken_up(tmp_path):
+    for steps in (6, 8):
+        whole, half = learner(total=12), learner(total=12)
+        want = fit(tmp_path, whole, limit_train_batches=4)
+        stop = StopAfter(tmp_path / "half.ckpt", "on_train_batch_end", steps)
+        with pytest.raises(Stop):
+            fit(tmp_path, learner(total=12), watch=stop, limit_train_batches=4)
+        run = trainer(tmp_path, limit_train_batches=4)
+        run.fit(half, data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+        assert run.global_step == 12 and same(weights(whole), weights(half))
+        assert all(
+            torch.equal(v, run.callback_metrics[k]) for k, v in want.callback_metrics.items()
+        )
 
 
 def test_resumed_with_workers_and_padded_batches(tmp_path):
@@ -262,6 +319,98 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         fit(tmp_path, made, num_sanity_val_steps=0)
 
 
+class Poison(Callback):
+    """From a step on, inputs are no numbers."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, learner, batch, batch_idx):
+        if trainer.global_step >= self.step:
+            batch.u.fill_(float("nan"))
+
+
+def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path):
+    made = learner(ema=0.9)
+    keep = ModelCheckpoint(
+        tmp_path / "kept", filename="{step}", every_n_train_steps=1, save_top_k=-1
+    )
+    run = trainer(tmp_path, callbacks=[Poison(5), keep], enable_checkpointing=True)
+    with pytest.raises(FloatingPointError, match="the loss is nan after 5 steps"):
+        run.fit(made, data())
+    paths = sorted((tmp_path / "kept").iterdir())
+    assert [path.name for path in paths] == [f"step={k}.ckpt" for k in range(1, 6)]
+    for path in paths:
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(p.isfinite().all() for p in state.values())
+    assert all(p.isfinite().all() for p in made.state_dict().values())
+
+
+class Mean(nn.Linear):
+    """A model that does not look at its poles."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+
+    def forward(self, u, lengths=None):
+        return super().forward(u.mean(1))
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_loss_that_is_looked_at_seldom_is_looked_at_before_it_is_kept(
+    tmp_path, monkeypatch, step
+):
+    """As on an accelerator: a loss there is looked at now and then only."""
+    check = training._check_loss
+
+    def seldom(loss, steps):
+        if sys._getframe(1).f_code.co_name != "training_step":
+            check(loss, steps)
+
+    monkeypatch.setattr(training, "_check_loss", seldom)
+    keep = ModelCheckpoint(tmp_path / "kept", filename="{step}", every_n_train_steps=5)
+    options = {"callbacks": [Poison(step), keep], "enable_checkpointing": True}
+    with pytest.raises(FloatingPointError, match="the loss is nan after"):
+        trainer(tmp_path, **options).fit(Learner(Mean(), "accuracy", lr=0.01), data())
+    kept = [path.name for path in (tmp_path / "kept").glob("*")]
+    assert kept == ([] if step == 3 else ["step=5.ckpt"])
+
+
+def test_complex_parameters_can_be_trained(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1, 2, dtype=torch.complex64))
+
+        def forward(self, u, lengths=None):
+            return (u.mean(1) @ self.w.real) + (u.square().mean(1) @ self.w.imag)
+
+    made = Learner(Net(), "accuracy", lr=0.01, ema=0.9, clip=1.0)
+    run = fit(tmp_path, made, max_epochs=1)
+    assert not run.optimizers[0].defaults["fused"] and made.model.w.isfinite().all()
+    assert not torch.equal(made.average.model.w, made.model.w)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "settings"),
+    [
+        (ValueError, "want lr finite and > 0, got -1", {"lr": -1}),
+        (TypeError, "want lr as a number", {"lr": "0.1"}),
+        (ValueError, "want weight_decay finite and >= 0", {"weight_decay": -1}),
+        (ValueError, "want clock_lr finite and > 0", {"clock_lr": 0}),
+        (ValueError, "want 0 < shrink < 1, got 2", {"shrink": 2}),
+        (ValueError, "want patience >= 0, got -1", {"patience": -1}),
+        (ValueError, "want seed >= 0", {"seed": -1}),
+        (ValueError, "want seed >= 0", {"seed": 2**64}),
+        (TypeError, "want seed as an int, got float", {"seed": 1.5}),
+        (TypeError, "want warmup as an int, got float", {"warmup": 1.5}),
+    ],
+)
+def test_bad_numbers_are_refused_when_a_learner_is_made(error, message, settings):
+    with pytest.raises(error, match=re.escape(message)):
+        Learner(model(), "accuracy", **settings)
+
+
 @pytest.mark.parametrize(
     ("message", "settings"),
     [
@@ -313,7 +462,7 @@ def one_trainer(**options):
     return trainer({out!r}, devices=2, strategy=gloo, max_epochs=2, **options)
 
 if __name__ == "__main__":
-    task = Tiny(sizes=(36, 13, 9))
+    task = Tiny({ragged!r}, sizes=(36, 13, 3))
     made, watch, keep = make_two(), Watch(), Keep({out!r} + "/two.ckpt", 6)
     run = one_trainer(callbacks=[watch, keep])
     module = data(task)
@@ -337,10 +486,12 @@ def make_two(seed=0):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_batches_twice_as_large(tmp_path):
+@pytest.mark.parametrize("ragged", [False, True])
+def test_two_processes_are_one_with_batches_twice_as_large(tmp_path, ragged):
+    """Also with buckets, and where the test is one batch."""
     script = tmp_path / "two.py"
     here = str(Path(__file__).parent)
-    script.write_text(TWO.format(here=here, out=str(tmp_path)))
+    script.write_text(TWO.format(here=here, out=str(tmp_path), ragged=ragged))
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, env=dict(os.environ)
     )
@@ -355,7 +506,7 @@ def test_two_processes_are_one_with_batches_twice_as_large(tmp_path):
     # the same by one process
     made, task = (
         Learner(model(dropout=0.0), "accuracy", lr=0.02, ema=0.9, clip=1.0),
-        Tiny(sizes=(36, 13, 9)),
+        Tiny(ragged, sizes=(36, 13, 3)),
     )
     module = data(task)
     module.batch_size = 8
