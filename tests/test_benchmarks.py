@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS, RESULTS = ROOT / "benchmarks", ROOT / "benchmarks" / "results"
-SCRIPTS = ("kernel", "conv", "layer", "model_step", "generate", "memory", "generators")
+SCRIPTS = ("kernel", "conv", "layer", "model_step", "generate", "memory", "generators", "loading")
 STAGES = ("correctness", "core", "share", "graph", "roofline", "tests")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"

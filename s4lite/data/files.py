@@ -108,7 +108,10 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
         Path
     Raises:
         NotADirectoryError: if something else than a folder has that name.
+        ValueError: if the name is empty.
     """
+    if data_dir is not None and not os.fspath(data_dir):
+        raise ValueError("want the name of a folder for the data, got an empty one")
     folder = cache_dir() if data_dir is None else Path(data_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(
@@ -162,7 +165,11 @@ def digest_of(file: str | os.PathLike[str] | BinaryIO, kind: str = "sha256") -> 
         kind  str          "sha256" or "md5"
     Returns:
         str  such as "md5:d41d8cd98f00b204e9800998ecf8427e"
+    Raises:
+        ValueError: if it is to be another kind.
     """
+    if kind not in _HEX_DIGITS:
+        raise ValueError(f"want a digest of one of {list(_HEX_DIGITS)}, got {kind!r}")
     if isinstance(file, (str, os.PathLike)):
         with open(file, "rb") as opened:
             return digest_of(opened, kind)
@@ -194,7 +201,8 @@ def find(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path
     if damaged:
         raise DamagedData(
             f"want {source.name} with {source.digest}, got\n" + "\n".join(damaged) + "\nIt was not "
-            f"used, and is left as it was. Move it away and get it again: {source.url or 'by hand'}"
+            "used, and is left as it was. Move it away and get it again: "
+            + (source.url or source.note or "by hand")
         )
     return None
 
@@ -244,9 +252,9 @@ def fetch(
     Returns:
         Path  the file, its digest checked
     Raises:
-        MissingData: if it is not there and cannot be had.
+        MissingData: if it is not there and cannot be had, or the folder may not be written.
         DamagedData: if it is there, or arrives, with another digest.
-        OSError: if it cannot be written.
+        OSError: if it cannot be written for another reason, such as a full disk.
 
     Processes may fetch the same file at once: each writes its own, and the last one stays.
     """
@@ -256,5 +264,11 @@ def fetch(
     if not (download and source.url):
         why = "downloading is switched off" if source.url else "nobody offers it for download"
         raise _missing(source, folder, why)
-    atomic_write(folder / source.name, lambda file: _download(source, folder, file))
+    try:
+        atomic_write(folder / source.name, lambda file: _download(source, folder, file))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        why = f"the folder may not be written ({error.strerror})"
+        raise _missing(source, folder, why) from error
     return folder / source.name

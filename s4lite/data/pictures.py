@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from s4lite.data.task import Batch, Splits, Task, split_at
 
-__all__ = ["PictureTask", "Pixels", "PlainUnpickler", "luma", "read_cifar", "read_idx"]
+__all__ = ["Pickled", "PictureTask", "Pixels", "PlainUnpickler", "luma", "read_cifar", "read_idx"]
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -69,35 +69,62 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy()).reshape(shape)
 
 
+class Pickled:
+    """What a pickle has asked for, written down and not done.
+
+    Args:
+        name   str    of what it wanted, with its module
+        args   tuple  what it wanted to call that with
+        state  any    what it wanted to set in the result
+    """
+
+    __slots__ = ("args", "name", "state")
+
+    def __init__(self, name: str, args: tuple = (), state: Any = None) -> None:
+        self.name, self.args, self.state = name, args, state
+
+    def __call__(self, *args: Any) -> "Pickled":
+        return Pickled(self.name, args)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
 class PlainUnpickler(pickle.Unpickler):
-    """Unpickles arrays and plain containers; anything else that a pickle asks for is refused.
+    """Reads plain containers, and arrays as `Pickled`; runs nothing, and refuses all other names.
 
     Args:
         file  binary file  as for pickle.Unpickler
     """
 
     allowed = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("_codecs", "encode"),
-        }
+        {"numpy.ndarray", "numpy.dtype", "numpy.core.multiarray._reconstruct", "_codecs.encode"}
     )
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # as Python 2 wrote its strings
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle asks for, if it is on the list."""
-        if (module, name) not in self.allowed:
+        """What stands for a name that a pickle asks for."""
+        asked = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
+        if asked not in self.allowed:
             raise pickle.UnpicklingError(f"want arrays and plain data, got {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return Pickled(asked)
+
+
+def _array_of(asked: Pickled) -> np.ndarray:
+    """The array of bytes that a pickle tells of: `_reconstruct`, and a state with five entries."""
+    _, shape, kind, by_columns, content = asked.state
+    if asked.name != "numpy.core.multiarray._reconstruct" or kind.args[:1] != ("u1",):
+        raise ValueError(f"want an array of bytes, got {asked.name} of {kind.args[:1]}")
+    if isinstance(content, Pickled):  # newer pickles wrap the bytes in _codecs.encode
+        content = content.args[0]
+    content = content.encode("latin1") if isinstance(content, str) else bytes(content)
+    return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C").copy()
 
 
 def read_cifar(content: bytes) -> tuple[Tensor, Tensor]:
-    """Read a file of CIFAR-10, as pickled by its authors.
+    """Read a file of CIFAR-10, as pickled by its authors; nothing in it is run.
 
     Args:
         content  bytes  of data_batch_1, ..., test_batch
@@ -109,15 +136,24 @@ def read_cifar(content: bytes) -> tuple[Tensor, Tensor]:
     """
     try:
         batch = PlainUnpickler(io.BytesIO(content)).load()
-        pixels, labels = batch["data"], batch["labels"]
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        pixels, labels = _array_of(batch["data"]), batch["labels"]
+    except Exception as error:  # of bytes of any kind one may expect any
         raise ValueError(f"want a file of CIFAR-10, got {type(error).__name__}: {error}") from None
-    whole = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2
-    if not (whole and pixels.shape == (len(labels), 3072) and set(labels) <= set(range(10))):
+    fits = isinstance(labels, list) and pixels.shape == (len(labels), 3072)
+    if not (fits and all(type(x) is int and 0 <= x < 10 for x in labels)):
         raise ValueError("want rows of 3072 bytes and as many labels from 0 to 9, got others")
-    planes = torch.from_numpy(pixels.copy()).unflatten(1, (3, 32, 32))
-    names = torch.from_numpy(np.array(labels, dtype=np.int64))
-    return planes.permute(0, 2, 3, 1).contiguous(), names
+    planes = torch.from_numpy(pixels).unflatten(1, (3, 32, 32))
+    return planes.permute(0, 2, 3, 1).contiguous(), torch.tensor(labels, dtype=torch.int64)
+
+
+def _spread_out(scale: tuple, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation for every pixel and channel (L, d), so that nothing is broadcast later."""
+    whole = torch.ones(pixels.shape[1:], dtype=torch.float32, device=pixels.device)
+    mean, std = (whole.new_tensor(x) for x in scale)
+    if not {mean.shape, std.shape} <= {(), (pixels.shape[2],)} or not (std > 0).all():
+        want = f"want mean and std > 0, each a number or {pixels.shape[2]}"
+        raise ValueError(f"{want}, got {scale}")
+    return whole * mean, whole * std
 
 
 class Pixels(Dataset):
@@ -126,22 +162,29 @@ class Pixels(Dataset):
     Args:
         pixels  (n, L, d)     uint8
         labels  (n,)          int64
-        index   (m,)          which of them belong to this set
+        index   (m,)          int64, which of them belong to this set
         scale   tuple | None  (mean, std), numbers or one a channel: (pixels/255 - mean)/std;
                               None: the bytes are symbols, d = 1
     Raises:
         TypeError, ValueError: if the parts do not fit.
 
+    A DataLoader over it wants `collate_fn=task.collate`: the batch is ready when it gets there.
+
     Source: our eq-pixels-scale.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor, index: Tensor, scale: tuple | None) -> None:
-        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or len(labels) != len(pixels):
-            got = f"{pixels.dtype} {tuple(pixels.shape)} and {len(labels)} labels"
+        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or labels.shape != pixels.shape[:1]:
+            got = f"{pixels.dtype} {tuple(pixels.shape)} and labels {tuple(labels.shape)}"
             raise ValueError(f"want uint8 pixels (n, L, d) and n labels, got {got}")
+        if index.dtype != torch.int64 or index.ndim != 1:
+            raise TypeError(f"want index (m,) as int64, got {index.dtype} {tuple(index.shape)}")
+        if len(index) and not 0 <= index.min() <= index.max() < len(pixels):
+            raise ValueError(f"want places in index from 0 to {len(pixels) - 1}, got others")
+        if scale is None and pixels.shape[2] != 1:
+            raise ValueError(f"want one symbol a pixel, got {pixels.shape[2]}")
         self.pixels, self.labels, self.index = pixels, labels, index
-        whole = torch.zeros(pixels.shape[1:], dtype=torch.float32, device=pixels.device)
-        self.scale = scale and tuple(whole + whole.new_tensor(x) for x in scale)  # no broadcasting
+        self.scale = None if scale is None else _spread_out(scale, pixels)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -153,8 +196,8 @@ class Pixels(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A whole batch at once, which is what a DataLoader asks for."""
-        chosen = self.index[torch.as_tensor(indices, device=self.index.device)]
-        x, y = self.pixels[chosen], self.labels[chosen]
+        chosen = self.index[torch.as_tensor(indices, dtype=torch.int64, device=self.index.device)]
+        x, y = (rows.index_select(0, chosen) for rows in (self.pixels, self.labels))  # whole rows
         if self.scale is None:
             return Batch(x[..., 0].to(torch.int64), y, None)
         u, (mean, std) = x.to(torch.float32).div_(255), self.scale
@@ -170,7 +213,7 @@ class PictureTask(Task):
         seed       int          of that choice; with 42 it is the one of the S4 code
         download   bool         False: never download
     Raises:
-        TypeError, ValueError: if val_share is not between 0 and 1.
+        TypeError, ValueError: if val_share is not between 0 and 1, or seed is no int.
     """
 
     d_output = 10
@@ -187,6 +230,8 @@ class PictureTask(Task):
         super().__init__(data_dir, download=download)
         if not 0 < val_share < 1:
             raise ValueError(f"want 0 < val_share < 1, got {val_share}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise TypeError(f"want seed as an int, got {type(seed).__name__}")
         self.val_share, self.seed = val_share, seed
 
     def read(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

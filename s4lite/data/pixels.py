@@ -5,13 +5,14 @@ Home: chapter 17, "Pixels" (chapters/17_pixels.ipynb).
 
 import os
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from s4lite.data.files import Source, fetch, find
+from s4lite.data.files import DamagedData, Source, fetch, find
 from s4lite.data.pictures import PictureTask, luma, read_cifar, read_idx
 
 __all__ = [
@@ -22,6 +23,14 @@ __all__ = [
     "bit_reversal",
     "seeded_order",
 ]
+
+
+def _check_count(n: int) -> None:
+    """Raise TypeError or ValueError unless n is an int >= 1."""
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"want n as an int, got {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"want n >= 1, got {n}")
 
 
 def bit_reversal(n: int) -> Tensor:
@@ -36,10 +45,7 @@ def bit_reversal(n: int) -> Tensor:
 
     Source: the S4 code; our eq-pixels-reversal.
     """
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"want n as an int, got {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"want n >= 1, got {n}")
+    _check_count(n)
     order = torch.zeros(1, dtype=torch.int64, device="cpu")
     while len(order) < n:
         order = torch.cat([2 * order, 2 * order + 1])
@@ -54,7 +60,12 @@ def seeded_order(n: int, seed: int = 92916) -> Tensor:
         seed  int  92916 in most papers on recurrent nets
     Returns:
         order  (n,)  int64
+    Raises:
+        TypeError, ValueError: if n is no int or < 1, or seed is no int or not 0 to 2^32 - 1.
     """
+    _check_count(n)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"want seed as an int, got {type(seed).__name__}")
     return torch.from_numpy(np.random.RandomState(seed).permutation(n)).to(torch.int64)
 
 
@@ -135,6 +146,7 @@ _CIFAR = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+_CIFAR_ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _CIFAR_SCALES = {
     "pixels": ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),
     "pictures": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
@@ -145,7 +157,8 @@ def _cifar_source(name: str) -> Source:
     """A file of the unpacked folder."""
     file = f"cifar-10-batches-py/{name}"
     places = (f"CIFAR10/{file}", f"cifar10/{file}", f"cifar/{file}", name)
-    return Source(file, "", f"md5:{_CIFAR[name]}", also=places)
+    note = f"it is one of the files in {_CIFAR_ARCHIVE}"
+    return Source(file, "", f"md5:{_CIFAR[name]}", note=note, also=places)
 
 
 def _cifar_archive() -> Source:
@@ -154,7 +167,7 @@ def _cifar_archive() -> Source:
     places = (f"CIFAR10/{file}", f"cifar10/{file}", f"cifar/{file}")
     licence = "none stated; cite Krizhevsky 2009"
     note = "the unpacked folder cifar-10-batches-py does as well, if its six batches are there"
-    return Source(file, f"https://www.cs.toronto.edu/~kriz/{file}", digest, licence, note, places)
+    return Source(file, _CIFAR_ARCHIVE, digest, licence, note, places)
 
 
 class CIFARFiles(PictureTask):
@@ -176,13 +189,22 @@ class CIFARFiles(PictureTask):
 
     def prepare(self) -> None:
         """Look for the unpacked folder, or get the archive."""
-        if not all(find(source, self.data_dir) for source in self.batches()):
+        if not self._unpacked():
             super().prepare()
+
+    def _unpacked(self) -> list[Path]:
+        """The six files, their digests checked; none of them if it takes the archive."""
+        try:
+            paths = [find(source, self.data_dir) for source in self.batches()]
+        except DamagedData:
+            if not find(*self.sources(), self.data_dir):
+                raise
+            return []  # the archive is there, and sound
+        return paths if all(paths) else []
 
     def contents(self) -> list[bytes]:
         """The bytes of the six files, their digests checked."""
-        paths = [find(source, self.data_dir) for source in self.batches()]
-        if all(paths):
+        if paths := self._unpacked():
             return [path.read_bytes() for path in paths]
         archive = fetch(*self.sources(), self.data_dir, download=self.download)
         with tarfile.open(archive) as opened:
@@ -199,7 +221,7 @@ class SequentialCIFAR(CIFARFiles):
         scale      str          "pixels": over the deviation of all pixels; "pictures": over the
                                 mean of those inside each picture; in grey "pixels" only
     Raises:
-        ValueError: if an option is none of these.
+        TypeError, ValueError: if an option is none of these.
 
     Source: Gu et al. 2022 (S4), appendix D; our eq-pixels-raster, eq-pixels-variance.
     """
@@ -214,6 +236,8 @@ class SequentialCIFAR(CIFARFiles):
         **options: Any,
     ) -> None:
         super().__init__(data_dir, val_share, **options)
+        if not isinstance(grayscale, bool):
+            raise TypeError(f"want grayscale as True or False, got {grayscale!r}")
         if scale not in _CIFAR_SCALES or (grayscale and scale != "pixels"):
             raise ValueError(
                 f'want scale in {list(_CIFAR_SCALES)}, in grey "pixels", got {scale!r}'
@@ -240,6 +264,8 @@ class LRAImage(SequentialCIFAR):
         data_dir, val_share  as for `SequentialCIFAR`
         tokens               bool  False: numbers, as the S4 code has it; True: 256 symbols, as the
                                    arena's own code has it
+    Raises:
+        TypeError, ValueError: if an option is none of these.
 
     Source: Tay et al. 2021, sec. 2.2.4; our eq-pixels-luma.
     """
@@ -253,6 +279,8 @@ class LRAImage(SequentialCIFAR):
         **options: Any,
     ) -> None:
         super().__init__(data_dir, True, val_share, **options)
+        if not isinstance(tokens, bool):
+            raise TypeError(f"want tokens as True or False, got {tokens!r}")
         self.name, self.tokens = "lra-image", tokens
         if tokens:
             self.d_input, self.scale = 256, None

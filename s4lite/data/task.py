@@ -42,7 +42,8 @@ def pad(items: Sequence[tuple[Any, Any]]) -> Batch:
     """Put sequences into one block, with zeros behind the shorter ones.
 
     Args:
-        items  of (u, y)  u (L_i, d) or (L_i,), L_i >= 1; in tasks of pairs u = (a, b), two of these
+        items  of (u, y)  u (L_i, d) or (L_i,), L_i >= 1; in tasks of pairs u = (a, b), two of
+                          these; y numbers or tensors, all of one shape
     Returns:
         Batch  of as many rows; of pairs: all a, then all b, so u and lengths have 2 batch rows
     Raises:
@@ -51,8 +52,8 @@ def pad(items: Sequence[tuple[Any, Any]]) -> Batch:
     if not len(items):
         raise ValueError("want at least one item, got none")
     inputs = [u if isinstance(u, tuple) else (u,) for u, _ in items]
-    if len({len(u) for u in inputs}) > 1:
-        raise ValueError("want either pairs or single sequences, got both")
+    if (sides := {len(u) for u in inputs}) not in ({1}, {2}):
+        raise ValueError(f"want either pairs or single sequences, got {sorted(sides)} an item")
     rows = [u for side in zip(*inputs, strict=True) for u in side]
     if not all(isinstance(u, Tensor) for u in rows):
         raise TypeError("want sequences as tensors")
@@ -61,7 +62,10 @@ def pad(items: Sequence[tuple[Any, Any]]) -> Batch:
     if len(forms) > 1 or lengths.min() < 1:
         got = ", ".join(sorted({f"{u.dtype} {tuple(u.shape)}" for u in rows})[:4])
         raise ValueError(f"want sequences of one kind, with at least one sample, got {got}")
-    y = torch.stack([torch.as_tensor(y) for _, y in items])
+    targets = [torch.as_tensor(y) for _, y in items]
+    if len(shapes := {tuple(y.shape) for y in targets}) > 1:
+        raise ValueError(f"want targets of one shape, got {sorted(shapes)[:4]}")
+    y = torch.stack(targets)
     even = bool((lengths == lengths[0]).all())
     return Batch(pad_sequence(rows, batch_first=True), y, None if even else lengths)
 
@@ -79,8 +83,9 @@ def split_at(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: if a number is not as said, or a part would be empty.
     """
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"want n as an int, got {type(n).__name__}")
+    for name, number in (("n", n), ("seed", seed)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"want {name} as an int, got {type(number).__name__}")
     if not 0 < share < 1:
         raise ValueError(f"want 0 < share < 1, got {share}")
     held = round(n * share)

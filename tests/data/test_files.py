@@ -106,6 +106,9 @@ def test_data_folder_refuses_a_file(tmp_path):
         with pytest.raises(NotADirectoryError, match="want a folder for the data, got a file"):
             call()
     assert data_folder("~") == Path.home()
+    for call in (data_folder, lambda empty: find(SOURCE, empty)):  # an unset variable of a shell
+        with pytest.raises(ValueError, match="got an empty one"):
+            call("")
 
 
 # ------------------------------------------------------------------ digests, find
@@ -121,6 +124,13 @@ def test_digest_is_that_of_the_bytes(tmp_path, size):
         with open(tmp_path / "a", "rb") as file:
             file.seek(size // 2)  # wherever it stands
             assert digest_of(file, kind) == want
+
+
+def test_other_digests_are_refused(tmp_path):
+    (tmp_path / "a").write_bytes(CONTENT)
+    for kind in ("sha1", "shake_128", ""):
+        with pytest.raises(ValueError, match="want a digest of one of"):
+            digest_of(tmp_path / "a", kind)
 
 
 @pytest.mark.parametrize("place", ["set/a.bin", "a.bin", "old/a.bin"])
@@ -162,6 +172,18 @@ def test_missing_says_all(tmp_path):
     with pytest.raises(MissingData, match="nobody offers it"):
         fetch(replace(SOURCE, url=""), tmp_path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, code):
+    def refuse(*args, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # whoever is root may write anywhere
+    with pytest.raises(MissingData, match="the folder may not be written") as caught:
+        fetch(SOURCE, tmp_path)
+    said = str(caught.value)
+    assert all(x in said for x in (SOURCE.url, SHA, str(tmp_path), os.strerror(code)))
 
 
 def test_missing_without_pooch_names_the_extra(tmp_path, monkeypatch):

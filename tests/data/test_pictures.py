@@ -4,6 +4,8 @@ import gzip
 import io
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,6 +121,63 @@ def test_a_pickle_asks_in_vain(name):
         PlainUnpickler(io.BytesIO(content)).load()
 
 
+def test_a_forged_array_touches_no_memory():
+    """numpy.ndarray takes eight bytes for the address of an object; here it is not called at all.
+
+    In a process of its own: where this fails, it may end it.
+    """
+    call = b"cnumpy\nndarray\n((I1\nt%scodecs\nencode\n(X\x08\0\0\0%sX\x06\0\0\0latin1tRtR"
+    forged = (
+        b"\x80\x02" + call % (b"cnumpy\ndtype\n(X\x01\0\0\0OI0\nI1\ntRc_", b"\x01\0" * 4) + b"."
+    )
+    work = "import pickle, io, sys; from s4lite.data.pictures import PlainUnpickler; "
+    work += "got = PlainUnpickler(io.BytesIO(bytes.fromhex(sys.argv[1]))).load(); "
+    work += "print(got.name, got.args[1].args, got.args[2].name, repr(got))"
+    done = subprocess.run(
+        [sys.executable, "-c", work, forged.hex()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("numpy.ndarray ('O', 0, 1) _codecs.encode <s4lite")
+    batch = b"\x80\x02}(X\x04\0\0\0data" + forged[2:-1] + b"X\x06\0\0\0labels]u."
+    with pytest.raises(ValueError, match="want a file of CIFAR-10, got TypeError: cannot unpack"):
+        read_cifar(batch)
+
+
+def test_what_a_pickle_sets_is_kept_aside():
+    """A state goes into `Pickled` alone, even one that would set attributes of functions."""
+    content = b"\x80\x02cnumpy\ndtype\nN}X\x04\0\0\0nameX\x01\0\0\0xs\x86b."
+    got = PlainUnpickler(io.BytesIO(content)).load()
+    assert (got.name, got.args, got.state) == ("numpy.dtype", (), (None, {"name": "x"}))
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_mutilated_files_are_refused_or_read(protocol):
+    """Bytes changed at random: pixels and labels of the right form, or a ValueError."""
+    rows = draw(3, 3072).numpy()
+    sound = pickle.dumps({"data": rows, "labels": [1, 2, 3]}, protocol=protocol)
+    rng, seen = np.random.default_rng(protocol), {True: 0, False: 0}
+    for _ in range(300):
+        content = bytearray(sound)
+        for at in rng.integers(-80, 250, size=2):
+            content[at] = rng.integers(256)
+        try:
+            pixels, labels = read_cifar(bytes(content))
+        except ValueError:
+            seen[False] += 1
+            continue
+        seen[True] += 1
+        assert pixels.dtype == torch.uint8 and pixels.shape[1:] == (32, 32, 3)
+        assert labels.dtype == torch.int64 and 0 <= labels.min() <= labels.max() <= 9
+    assert seen[False] > 100 and seen[True] > 0
+
+
+def test_arrays_by_columns():
+    """What a Fortran array says of itself has its bytes in another order."""
+    rows = np.asfortranarray(draw(4, 3072).numpy())
+    content = pickle.dumps({"data": rows, "labels": [0, 1, 2, 3]}, protocol=2)
+    got = read_cifar(content)[0]
+    assert np.array_equal(got.permute(0, 3, 1, 2).flatten(1).numpy(), rows)
+
+
 def test_read_cifar_refuses():
     pixels = draw(4, 32, 32, 3)
     sound = as_batch(pixels, [0, 1, 2, 3])
@@ -126,6 +185,11 @@ def test_read_cifar_refuses():
     bad += [as_batch(pixels, [0, 1, 2]), as_batch(pixels, [0, 1, 2, 10]), pickle.dumps("x")]
     bad += [as_batch(pixels.float(), [0, 1, 2, 3]), as_batch(pixels[:, :31], [0, 1, 2, 3])]
     bad += [as_batch(pixels, "abcd"), pickle.dumps({"data": [1], "labels": [0]})]
+    bad += [
+        as_batch(pixels, x) for x in ([[0]] * 4, [0.0] * 4, [True] * 4, 4, None, {0: 1}, [-1] * 4)
+    ]
+    array = np.zeros((4, 3072), np.int8)  # of another kind of number, as wide
+    bad += [pickle.dumps({"data": array, "labels": [0, 1, 2, 3]}, protocol=2)]
     for content in bad:
         with pytest.raises(ValueError, match="want"):
             read_cifar(content)
@@ -183,3 +247,28 @@ def test_pixels_refuses():
     for pixels, labels in ((torch.zeros(2, 3, 1), 2), (draw(2, 3), 2), (draw(2, 3, 1), 3)):
         with pytest.raises(ValueError, match="want uint8 pixels"):
             Pixels(pixels, torch.arange(labels), torch.arange(2), None)
+    pixels, labels, index = draw(2, 3, 3), torch.arange(2), torch.arange(2)
+    with pytest.raises(ValueError, match="want uint8 pixels"):
+        Pixels(pixels, torch.zeros(2, 1), index, None)
+    for wrong in (torch.zeros(2), torch.tensor([True, False]), torch.tensor(1), index[None]):
+        with pytest.raises(TypeError, match=r"want index \(m,\) as int64"):
+            Pixels(pixels, labels, wrong, (0.0, 1.0))
+    for wrong in ([2], [-1], [0, 1, 7]):
+        with pytest.raises(ValueError, match="want places in index from 0 to 1"):
+            Pixels(pixels, labels, torch.tensor(wrong), (0.0, 1.0))
+    with pytest.raises(ValueError, match="want one symbol a pixel, got 3"):
+        Pixels(pixels, labels, index, None)
+    for scale in ((0, 0), (0, -1), (0, (1, 1)), ((0, 0), (1, 1)), (0, float("nan"))):
+        with pytest.raises(ValueError, match="want mean and std > 0"):
+            Pixels(pixels, labels, index, scale)
+    with pytest.raises(
+        ValueError, match="want mean and std > 0"
+    ):  # would make three channels of one
+        Pixels(draw(2, 3, 1), labels, index, ((0, 0, 0), (1, 1, 1)))
+
+
+def test_pixels_of_nothing():
+    data = Pixels(draw(2, 3, 1), torch.arange(2), torch.arange(0), (0.0, 1.0))
+    assert len(data) == 0 and data.__getitems__([]).u.shape == (0, 3, 1)
+    with pytest.raises(IndexError):
+        data[0]

@@ -63,13 +63,45 @@ def test_bit_reversal_of_784():
     assert bit_reversal(784)[:10].tolist() == want and bit_reversal(784)[-1] == 511
 
 
-def test_bit_reversal_refuses():
+@pytest.mark.parametrize("n", [2, 10, 196, 784, 1024])
+def test_bit_reversal_puts_neighbours_half_the_sequence_apart(n):
+    first, second = bit_reversal(n).view(2, -1)
+    assert torch.equal(second, first + 1)
+
+
+def theirs(n):
+    """How the S4 code makes the order: halves beside each other, again and again."""
+    m = (n - 1).bit_length()
+    order = np.arange(2**m).reshape(2**m, 1)
+    for _ in range(m):
+        half = len(order) // 2
+        order = np.hstack([order[:half], order[half:]])
+    order = order.squeeze(0)
+    return np.extract(order < n, order)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 196, 784, 1023, 1024])
+def test_bit_reversal_is_that_of_the_s4_code(n):
+    assert bit_reversal(n).tolist() == theirs(n).tolist()
+
+
+@pytest.mark.parametrize("order", [bit_reversal, seeded_order])
+def test_orders_refuse(order):
     for n in (0, -1):
         with pytest.raises(ValueError, match="want n >= 1"):
-            bit_reversal(n)
-    for n in (4.0, True, "4"):
+            order(n)
+    for n in (4.0, True, "4", [4]):
         with pytest.raises(TypeError, match="want n as an int"):
-            bit_reversal(n)
+            order(n)
+
+
+def test_seeded_order_refuses_seeds():
+    for seed in (None, 1.5, "1", True):
+        with pytest.raises(TypeError, match="want seed as an int"):
+            seeded_order(4, seed)
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match="Seed must be between"):
+            seeded_order(4, seed)
 
 
 def test_seeded_order_is_the_one_of_the_papers():
@@ -244,6 +276,21 @@ def test_a_missing_batch(folder, tmp_path):
         assert "if its six batches are there" in str(caught.value)
 
 
+def test_a_damaged_batch_beside_a_sound_archive(archive, tmp_path):
+    """A sound copy elsewhere serves, as for any file; the damaged one stays as it is."""
+    whole = archive / "cifar-10-python.tar.gz"
+    atomic_write(tmp_path / whole.name, lambda file: file.write(whole.read_bytes()))
+    damaged = tmp_path / "cifar-10-batches-py/data_batch_1"
+    atomic_write(damaged, lambda file: file.write(b"damaged"))
+    task = ArchiveCIFAR(tmp_path, download=False)
+    task.prepare()
+    assert len(task.splits().test) == 10 and damaged.read_bytes() == b"damaged"
+    (tmp_path / whole.name).unlink()
+    for ask in (task.prepare, task.splits):
+        with pytest.raises(DamagedData, match=r"one of the files in https://.*cifar-10-python"):
+            ask()
+
+
 @pytest.mark.parametrize("make", [SequentialMNIST, SequentialCIFAR, LRAImage])
 def test_other_bytes_under_the_official_names(make, mnist, folder):
     """The small files are not the official ones, and the real tasks say so."""
@@ -273,6 +320,13 @@ def test_options_are_checked_before_anything(tmp_path):
         (LRAImage, {"val_share": 1.0}, "want 0 < val_share < 1"),
     ):
         with pytest.raises(ValueError, match=message):
+            make(folder, **options)
+    for make, options, message in (
+        (SequentialMNIST, {"seed": 1.0}, "want seed as an int"),
+        (SequentialCIFAR, {"grayscale": "no"}, "want grayscale as True or False"),
+        (LRAImage, {"tokens": "no"}, "want tokens as True or False"),
+    ):
+        with pytest.raises(TypeError, match=message):
             make(folder, **options)
     with pytest.raises(TypeError):
         LRAImage(folder, colour=True)

@@ -45,6 +45,33 @@ def test_mnist(permute):
 MNIST_TEST = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
+def foretold(S, window):
+    """eq-pixels-foretold: the share of the variance that the last `window` samples foretell."""
+    S, n = S + torch.eye(len(S), dtype=S.dtype) / 12 / 255**2, len(S)
+    if window >= n - 1:  # the whole past: the pivots of Cholesky's S = L L'
+        missed = torch.linalg.cholesky(S).diagonal().square()
+    else:
+        pasts = [slice(max(0, k - window), k) for k in range(n)]
+        fits = (torch.linalg.solve(S[past, past], S[past, k]) for k, past in enumerate(pasts))
+        missed = torch.stack([S[k, k] - S[k, pasts[k]] @ g for k, g in enumerate(fits)])
+    return 1 - missed.sum() / S.trace()
+
+
+def test_one_row_is_enough_and_four_are_not():
+    """What chapter 17 says of its small digits, in full size."""
+    task = have(SequentialMNIST(FOLDER, download=False))
+    v = task.splits().train.pixels[..., 0].double() / 255
+    v = v - v.mean(0)
+    S = v.T @ v / len(v)
+    assert abs(foretold(S[:40, :40], 38) - foretold(S[:40, :40], 39)) < 1e-6  # two ways, one truth
+    assert foretold(S, 30) > 0.9 * foretold(S, 784)
+    for order in (SequentialMNIST(FOLDER, name).order() for name in ("bit-reversal", "seeded")):
+        shuffled = S[order][:, order]
+        assert foretold(shuffled, 4 * 28) < 0.9 * foretold(shuffled, 784)
+    halves = SequentialMNIST(FOLDER, "bit-reversal").order().view(2, -1)
+    assert torch.equal(halves[1], halves[0] + 1)
+
+
 def test_splits_are_those_of_the_published_pipeline():
     """random_split with a generator seeded 42, as the S4 code does it."""
     for n, held in ((60_000, 6_000), (50_000, 5_000)):

@@ -48,6 +48,11 @@ def test_pad_refuses():
         pad([])
     with pytest.raises(ValueError, match="either pairs or single"):
         pad([(u, 0), ((u, u), 0)])
+    for sides in ((), (u, u, u)):
+        with pytest.raises(ValueError, match="either pairs or single"):
+            pad([(sides, 0)])
+    with pytest.raises(ValueError, match="want targets of one shape"):
+        pad([(u, torch.zeros(2)), (u, torch.zeros(3))])
     with pytest.raises(TypeError, match="as tensors"):
         pad([([1.0, 2.0], 0)])
     for other in (
@@ -103,6 +108,9 @@ def test_split_refuses():
     for n in (10.0, True, "10"):
         with pytest.raises(TypeError, match="want n as an int"):
             split_at(n, 0.5, 0)
+    for seed in (None, 1.0, "1", True):
+        with pytest.raises(TypeError, match="want seed as an int"):
+            split_at(10, 0.5, seed)
 
 
 # ------------------------------------------------------------------ Task
@@ -133,6 +141,8 @@ def test_task_refuses_a_file_as_folder(tmp_path):
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
         Two(tmp_path / "x")
+    with pytest.raises(ValueError, match="got an empty one"):
+        Two("")
 
 
 def test_collate_passes_ready_batches(tmp_path):
