@@ -11,7 +11,26 @@ from torch.utils.data import Sampler
 
 from s4lite.data.draws import check_whole, child
 
-__all__ = ["BucketSampler", "deal", "padding_waste"]
+__all__ = ["BucketSampler", "check_sequences", "deal", "padding_waste"]
+
+
+def check_sequences(lengths: Tensor | np.ndarray | Sequence[int], least: int = 1) -> np.ndarray:
+    """Bring lengths into one form.
+
+    Args:
+        lengths  (n,)  of sequences
+        least    int   how many there must be
+    Returns:
+        lengths  (n,)  array
+    Raises:
+        ValueError: unless they are whole numbers >= 1, and enough.
+    """
+    sizes = np.asarray(lengths)
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or not len(sizes) or sizes.min() < 1:
+        raise ValueError(f"want lengths (n,) as whole numbers >= 1, got {lengths!r:.60}")
+    if len(sizes) < least:
+        raise ValueError(f"want at least a batch a process, {least} sequences, got {len(sizes)}")
+    return sizes
 
 
 def deal(
@@ -74,14 +93,13 @@ class BucketSampler(Sampler):
         world: int = 1,
         drop_last: bool | None = None,
     ) -> None:
-        self.sizes, self.sampler, self.epoch, self.start = np.asarray(lengths), self, 0, 0
-        check_whole(batch_size=batch_size, pool=pool, world=world), check_whole(0, seed=seed)
-        check_whole(0, world - 1, rank=rank)
+        check_whole(batch_size=batch_size, pool=pool, world=world)
+        check_whole(0, world - 1, rank=rank), check_whole(0, 2**63 - 1, seed=seed)
+        self.drop_last = shuffle if drop_last is None else drop_last
+        self.sizes = check_sequences(lengths, batch_size * world if self.drop_last else 1)
+        self.sampler, self.epoch, self.start = self, 0, 0
         self.batch_size, self.seed, self.pool, self.shuffle = batch_size, seed, pool, shuffle
         self.rank, self.world = rank, world
-        self.drop_last = shuffle if drop_last is None else drop_last
-        if self.sizes.ndim != 1 or self.sizes.dtype.kind not in "iu" or not len(self):
-            raise ValueError("want lengths (n,) as whole numbers, and at least a batch a process")
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
         """Say which epoch comes next, and how many of its batches have been seen already."""
@@ -109,11 +127,11 @@ def padding_waste(
     Returns:
         float  0 to 1
     Raises:
-        ValueError: if there is no batch.
+        ValueError: if lengths are none, or there is no batch.
 
     Source: our eq-arena-waste.
     """
-    sizes, used, places = np.asarray(lengths), 0, 0
+    sizes, used, places = check_sequences(lengths), 0, 0
     for batch in batches:
         each = sizes[np.asarray(batch)]
         used, places = used + int(each.sum()), places + len(each) * int(each.max())

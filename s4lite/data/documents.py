@@ -20,6 +20,7 @@ from s4lite.data.task import Splits, split_at
 __all__ = [
     "SPECIAL",
     "Characters",
+    "ReviewTask",
     "Text",
     "check_validation",
     "code_points",
@@ -139,9 +140,13 @@ def write_texts(
     length: int,
 ) -> None:
     """Write a split as `TokenSet` reads it: the first length - 1 characters of every text."""
-    rows = [characters.encode(text[: length - 1]) for text in texts]
-    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    arrays = {"tokens": np.concatenate(rows), "ends": ends, "y": np.asarray(y, np.uint8)}
+    tokens, sizes = bytearray(), []  # grows in place: the texts of Retrieval fill a gigabyte
+    for text in texts:
+        row = characters.encode(text[: length - 1])
+        tokens += row.tobytes()
+        sizes.append(len(row))
+    ends, dtype = np.cumsum(sizes, dtype=np.int64), characters.encode("").dtype
+    arrays = {"tokens": np.frombuffer(tokens, dtype), "ends": ends, "y": np.asarray(y, np.uint8)}
     for part, array in arrays.items():
         shards.write(f"{split}-{part}.npy", lambda array=array: array)
 
@@ -162,7 +167,25 @@ def check_validation(validation: str) -> None:
         raise ValueError(f'want validation "held-out" or "test", got {validation!r}')
 
 
-class Text(TokenTask):
+class ReviewTask(TokenTask):
+    """What is made of the reviews, whichever of them are for validation; see `Text`."""
+
+    d_output = 2
+    each: int
+    min_freq: int
+
+    @property
+    def d_input(self) -> int:
+        """Width of the vocabulary: 135 as published, though the reviews fill only 134 of it."""
+        self.prepare()
+        return max(135, SPECIAL + len(open_shard(self.shards, "characters.npy")))
+
+    def _write(self) -> None:
+        texts = read_reviews(self.data_dir, each=self.each, download=self.download)
+        write_reviews(self.shards, texts, self.length, self.min_freq)
+
+
+class Text(ReviewTask):
     """The task Text: is a film review kind, 1, or not, 0? Read letter by letter.
 
     Args:
@@ -176,7 +199,7 @@ class Text(TokenTask):
         TypeError, ValueError: if an argument is not as said.
     """
 
-    name, d_output = "text", 2
+    name = "text"
 
     def __init__(
         self,
@@ -195,23 +218,13 @@ class Text(TokenTask):
         facts = {"length": length, "min_freq": min_freq, "each": each}
         self.shards = shards_in(self.data_dir / "text", "text", facts)
 
-    @property
-    def d_input(self) -> int:
-        """Width of the vocabulary: 135 as published, though the reviews fill only 134 of it."""
-        self.prepare()
-        return max(135, SPECIAL + len(open_shard(self.shards, "characters.npy")))
-
-    def _write(self) -> None:
-        texts = read_reviews(self.data_dir, each=self.each, download=self.download)
-        write_reviews(self.shards, texts, self.length, self.min_freq)
-
     def splits(self) -> Splits:
         """Train, val and test: pairs of characters (length,) and label."""
         self.prepare()
         train, test = (TokenSet(self.shards, split) for split in ("train", "test"))
-        parts = split_at(len(train), 0.1, 0)
         if self.validation == "test":
             return Splits(train, test, test)
+        parts = split_at(len(train), 0.1, 0)
         return Splits(*(TokenSet(self.shards, "train", rows=rows) for rows in parts), test)
 
     def __repr__(self) -> str:

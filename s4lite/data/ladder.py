@@ -41,6 +41,25 @@ def node_values(levels: list[Level]) -> list[np.ndarray]:
     return values
 
 
+def _guesses(
+    level: Level, theirs: list[Level], depth: int, draws: int, key: np.ndarray
+) -> np.ndarray:
+    """Values (n, draws) of a level's nodes: its digits, and for lists what is usual there."""
+    values = np.repeat(level.symbol.astype(np.int64)[:, None] - DIGIT, draws, axis=1)
+    kinds = [(OPERATOR, CLOSE)] if depth else [(each, each) for each in range(OPERATOR, CLOSE)]
+    for low, high in kinds:  # lists that are taken for each other
+        where = np.flatnonzero((level.symbol >= low) & (level.symbol <= high))
+        if not len(where):
+            continue
+        symbol = theirs[0].symbol if theirs else np.zeros(0)
+        source = np.flatnonzero((symbol >= low) & (symbol <= high))
+        if not len(source):
+            raise ValueError(f"want a pool in which such lists occur at depth {depth}, got none")
+        places = child(child(key, where[:, None]), np.arange(draws))
+        values[where] = node_values(theirs)[0][source][below(places, len(source))]
+    return values
+
+
 def known_to_depth(
     expressions: Expressions, pool: Expressions, depth: int, *, draws: int = 64, seed: int = 0
 ) -> float:
@@ -54,18 +73,13 @@ def known_to_depth(
         draws, seed  int          guesses of the unknown lists, and which ones
     Returns:
         float  share of expressions whose most frequent outcome is right
+    Raises:
+        TypeError, ValueError: if a number is not as said, or the pool has no such lists.
     """
-    check_whole(0, depth=depth), check_whole(draws=draws), check_whole(0, seed=seed)
+    check_whole(0, depth=depth), check_whole(draws=draws), check_whole(0, 2**63 - 1, seed=seed)
     mine, theirs = read_levels(expressions), read_levels(pool)
-    depth = min(depth, len(mine) - 1, len(theirs) - 1)
-    usual, level = node_values(theirs[depth:])[0], mine[depth]
-    values = np.repeat(level.symbol.astype(np.int64)[:, None] - DIGIT, draws, axis=1)
-    kinds = [(OPERATOR, CLOSE)] if depth else [(each, each) for each in range(OPERATOR, CLOSE)]
-    for low, high in kinds:  # lists that are taken for each other
-        where = np.flatnonzero((level.symbol >= low) & (level.symbol <= high))
-        source = usual[(theirs[depth].symbol >= low) & (theirs[depth].symbol <= high)]
-        places = child(child(child(seed, depth), where[:, None]), np.arange(draws))
-        values[where] = source[below(places, len(source))]
+    depth = min(depth, len(mine) - 1)
+    values = _guesses(mine[depth], theirs[depth:], depth, draws, child(seed, depth))
     for level in reversed(mine[:depth]):
         lists, lower = level.args > 0, values
         values = np.repeat(level.symbol.astype(np.int64)[:, None] - DIGIT, draws, axis=1)

@@ -15,7 +15,7 @@ from s4lite.data.draws import check_sizes, check_whole, child
 from s4lite.data.files import DamagedData
 from s4lite.data.shards import Shards, TokenTask, shards_in
 from s4lite.data.trees import CLOSE, DIGIT, OPERATOR, VOCABULARY, Shape, fold, grow, keep, write_out
-from s4lite.data.workers import cores, in_order
+from s4lite.data.workers import cores, in_order, progress
 
 __all__ = [
     "Expressions",
@@ -46,16 +46,20 @@ class Expressions(NamedTuple):
         return self.tokens[self.ends[i - 1] if i else 0 : self.ends[i]]
 
 
-_BLOCK = 20_000  # trees grown at once; what is drawn does not depend on it
+def _at_once(shape: Shape) -> int:
+    """How many trees to grow together, for some 100 MB; what is drawn does not depend on it."""
+    each = (2 + shape.max_args) / 8  # nodes below a node, in the mean
+    nodes = min(sum(each**d for d in range(shape.max_depth)), shape.max_length)
+    return max(16, min(20_000, int(4e6 / nodes)))
 
 
 def _block(job: tuple[int, int, Shape]) -> tuple[Expressions, np.ndarray]:
     """Draw trees number first, first + 1, ...: those of a right length, and their numbers."""
-    seed, first, shape = job
-    levels, length = grow(child(child(seed, 0), np.arange(first, first + _BLOCK)), shape)
+    (seed, first, shape), trees = job, _at_once(job[2])
+    levels, length = grow(child(child(seed, 0), np.arange(first, first + trees)), shape)
     right = (length > shape.min_length) & (length < shape.max_length)
     found = write_out(keep(levels, right)) if right.any() else (np.zeros(0, np.uint8),) * 3
-    return Expressions(*found, _BLOCK), first + np.flatnonzero(right)
+    return Expressions(*found, trees), first + np.flatnonzero(right)
 
 
 def generate_listops(
@@ -93,15 +97,19 @@ def generate_listops(
 def _drawn(count: int, seed: int, shape: Shape, workers: int) -> Expressions:
     """Draw trees, block by block, until there are enough different ones of the right length."""
     seen: dict[bytes, int] = {}
-    last, jobs = 0, ((seed, first, shape) for first in itertools.count(0, _BLOCK))
-    with contextlib.closing(in_order(_block, jobs, workers)) as blocks:
-        for block, (found, numbers) in enumerate(blocks, 1):
+    drawn, last = 0, 0
+    jobs = ((seed, first, shape) for first in itertools.count(0, _at_once(shape)))
+    blocks = contextlib.closing(in_order(_block, jobs, workers))
+    with progress("expressions", count) as done, blocks as results:
+        for found, numbers in results:
+            before, drawn = len(seen), drawn + found.attempts
             for i, number in enumerate(numbers.tolist()):
                 if (text := found.expression(i).tobytes()) not in seen:
                     seen[text], last = int(found.values[i]), number
                 if len(seen) == count:
                     return _joined(seen, number + 1)
-            if block * _BLOCK - last > 10**6:
+            done(len(seen) - before)
+            if drawn - last > 10**6:
                 break
     raise RuntimeError(f"got {len(seen)} of {count} expressions, then none new in 10^6 trees")
 
@@ -214,7 +222,7 @@ def read_listops(path: str | os.PathLike[str]) -> Expressions:
     """
     place = {word: i for i, word in enumerate(VOCABULARY)} | {"]": CLOSE}
     rows, values = [], []
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             source, _, target = line.rstrip("\n").partition("\t")
             if number == 1 and source == "Source":

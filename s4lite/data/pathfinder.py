@@ -20,7 +20,7 @@ from s4lite.data.dashes import Canvas, Kit, canvas, kit, nearest, shrink
 from s4lite.data.draws import below, check_sizes, check_whole, child
 from s4lite.data.shards import Shards, open_shard, shards_in
 from s4lite.data.task import Batch, Splits, Task
-from s4lite.data.workers import cores, in_order
+from s4lite.data.workers import cores, in_order, progress
 
 __all__ = ["Images", "Pathfinder", "PixelSet", "generate_pathfinder", "write_images"]
 
@@ -160,7 +160,12 @@ def generate_pathfinder(
     return Images(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-_EACH = {32: 20_000, 64: 5_000, 128: 1_000, 256: 250}  # images a shard
+_EACH = {
+    32: 20_000,
+    64: 5_000,
+    128: 1_000,
+    256: 1_000,
+}  # images a shard; each open one takes a handle
 
 
 def write_images(shards: Shards, count: int, seed: int, size: int, workers: int) -> None:
@@ -170,13 +175,17 @@ def write_images(shards: Shards, count: int, seed: int, size: int, workers: int)
     """
     each = _EACH[size]
     firsts = range(0, count, each)
-    for shard, first in enumerate(firsts):
-        some = min(each, count - first)
-        draw = functools.cache(
-            functools.partial(generate_pathfinder, some, seed, size, start=first, workers=workers)
-        )
-        shards.write(f"pixels-{shard:05d}.npy", lambda draw=draw: draw().pixels)
-        shards.write(f"labels-{shard:05d}.npy", lambda draw=draw: draw().labels)
+    with progress(f"images of {size} x {size}", count) as done:
+        for shard, first in enumerate(firsts):
+            some = min(each, count - first)
+            draw = functools.cache(
+                functools.partial(
+                    generate_pathfinder, some, seed, size, start=first, workers=workers
+                )
+            )
+            shards.write(f"pixels-{shard:05d}.npy", lambda draw=draw: draw().pixels)
+            shards.write(f"labels-{shard:05d}.npy", lambda draw=draw: draw().labels)
+            done(some)
     names = [shards.folder / f"labels-{shard:05d}.npy" for shard in range(len(firsts))]
     shards.write("labels.npy", lambda: np.concatenate([np.load(name) for name in names]))
 
@@ -268,6 +277,5 @@ class Pathfinder(Task):
     def splits(self) -> Splits:
         """Train, val and test: pairs of pixels (size^2, 1), row by row, and label."""
         self.prepare()
-        ends = [0, *itertools.accumulate(self.sizes)]
-        parts = (range(*ends[i : i + 2]) for i in range(3))
+        parts = itertools.starmap(range, itertools.pairwise([0, *itertools.accumulate(self.sizes)]))
         return Splits(*(PixelSet(self.shards, self.size, part, self.center) for part in parts))

@@ -50,17 +50,22 @@ def read_pairs(path: Path, length: int) -> Iterator[tuple[int, str, str]]:
     """Read a file of pairs: label, and the first length - 1 characters of both texts.
 
     Raises:
-        DamagedData: if a line has not five columns, or its label is neither 0 nor 1.
+        DamagedData: if a line has not five columns, its label is neither 0 nor 1, or it is no
+            text; or if there is no line.
     """
+    number, form = 0, f"want lines of label, id, id, text, text parted by tabs in {path}; "
     with open(path, encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            columns = line.rstrip("\r\n").split("\t")
-            if len(columns) != 5 or columns[0] not in ("0", "1", "0.0", "1.0"):
-                raise DamagedData(
-                    f"want lines of label, id, id, text, text parted by tabs in {path}; line "
-                    f"{number} has {len(columns)} columns and begins {line[:40]!r}"
-                )
-            yield int(float(columns[0])), columns[3][: length - 1], columns[4][: length - 1]
+        try:
+            for number, line in enumerate(file, 1):
+                columns = line.rstrip("\r\n").split("\t")
+                if len(columns) != 5 or columns[0] not in ("0", "1", "0.0", "1.0"):
+                    got = f"line {number} has {len(columns)} columns and begins {line[:40]!r}"
+                    raise DamagedData(form + got)
+                yield int(float(columns[0])), columns[3][: length - 1], columns[4][: length - 1]
+        except UnicodeDecodeError as error:
+            raise DamagedData(f"{form}behind line {number} it cannot be read ({error})") from error
+    if not number:
+        raise DamagedData(form + "it is empty")
 
 
 class PairTask(TokenTask):
@@ -136,11 +141,11 @@ def _invented(keys: np.ndarray) -> list[str]:
 
 
 @functools.cache
-def _language(seed: int) -> tuple[str, ...]:
+def _language(seed: int) -> np.ndarray:
     """All words, no two of them the same: the usual ones, then those of each topic."""
     wanted = _WORDS + _TOPICS * _RARE
     words = dict.fromkeys(_invented(child(child(seed, 2), np.arange(2 * wanted))))
-    return tuple(words)[:wanted]
+    return np.array([*words][:wanted], dtype=object)
 
 
 def draw_pair(seed: int, i: int, length: int) -> tuple[int, str, str]:
@@ -156,13 +161,12 @@ def draw_pair(seed: int, i: int, length: int) -> tuple[int, str, str]:
     label = int(below(child(key, 0), 2))
     topic = below(child(key, 1), _TOPICS)
     other = (topic + 1 + below(child(key, 2), _TOPICS - 1)) % _TOPICS
-    words = np.array(_language(seed), dtype=object)
-    texts = []
+    words, texts = _language(seed), []
     for side, subject in enumerate((topic, topic if label else other)):
-        at = child(child(key, 4 + side), np.arange(length))
+        at = child(child(key, 4 + side), np.arange(length // 5 + 1))  # a word has 4 letters or more
         usual = (_WORDS ** unit(child(at, 0))).astype(np.int64)  # word r about as often as 1 / r
         rare = _WORDS + subject * _RARE + below(child(at, 1), _RARE)
-        text = " ".join(words[np.where(below(child(at, 2), 30) == 0, rare, usual)][: length // 3])
+        text = " ".join(words[np.where(below(child(at, 2), 30) == 0, rare, usual)])
         texts.append(text[: length - int(below(child(key, 6 + side), max(1, length // 3)))])
     return label, texts[0], texts[1]
 

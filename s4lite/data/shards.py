@@ -6,7 +6,7 @@ Home: chapter 18, "Long Range Arena" (chapters/18_long_range_arena.ipynb).
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from s4lite.data.files import DamagedData, atomic_write, digest_of
-from s4lite.data.task import Splits, Task
+from s4lite.data.task import Batch, Splits, Task
 
 __all__ = ["Shards", "TokenSet", "TokenTask", "advice", "open_shard", "shards_in", "verify"]
 
@@ -36,7 +36,7 @@ class Shards:
 
     def __init__(self, folder: str | os.PathLike[str], facts: dict[str, Any]) -> None:
         self.folder = Path(folder)
-        self.facts = json.loads(json.dumps(facts))
+        self.facts = json.loads(json.dumps(facts, default=int))  # numpy's whole numbers are ours
 
     def contents(self) -> dict[str, dict[str, Any]] | None:
         """The list of arrays, name -> bytes and digest; None if the folder is not finished.
@@ -80,6 +80,11 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
+def advice(shards: Shards) -> str:
+    """What to do about a damaged folder."""
+    return f"It is left as it was; remove {shards.folder} and it will be made again."
+
+
 def open_shard(shards: Shards, name: str) -> np.ndarray:
     """Open an array of a finished folder without reading it: a memory map.
 
@@ -108,9 +113,19 @@ def verify(shards: Shards) -> None:
             raise DamagedData(f"want {path} with {listed['digest']}, got {got}. {advice(shards)}")
 
 
-def advice(shards: Shards) -> str:
-    """What to do about a damaged folder."""
-    return f"It is left as it was; remove {shards.folder} and it will be made again."
+def _batch_of(data: "TokenSet", indices: Sequence[int]) -> Batch:
+    """The batch that `pad` makes of these items, in one block from the beginning."""
+    rows = data.rows[np.asarray(indices, dtype=np.int64)]
+    k = (data.each * rows + np.arange(data.each)[:, None]).ravel()  # all a, then all b
+    ends, tokens = (data._array(x).view(np.ndarray) for x in ("ends", "tokens"))
+    stop, start = ends[k], np.where(k > 0, ends[k - 1], 0)
+    lengths = (stop - start + 1).astype(np.int64)
+    u = np.zeros((len(k), lengths.max()), np.int64)
+    for row, a, b in zip(u, start.tolist(), stop.tolist(), strict=True):
+        row[: b - a], row[b - a] = tokens[a:b], 2  # <eos>, in every vocabulary of ours
+    y = torch.from_numpy(data._array("y")[rows].astype(np.int64))
+    even = bool((lengths == lengths[0]).all())
+    return Batch(torch.from_numpy(u), y, None if even else torch.from_numpy(lengths))
 
 
 class TokenSet(Dataset):
@@ -160,10 +175,14 @@ class TokenSet(Dataset):
         u[:-1] = torch.from_numpy(tokens.astype(np.int64))
         return u
 
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A whole batch at once, as `pad` makes it of the items; a DataLoader asks for it."""
+        return _batch_of(self, indices)
+
 
 def shards_in(data_dir: Path, name: str, facts: dict[str, Any]) -> Shards:
     """The folder of what is made from these facts, below data_dir: other facts, other folder."""
-    text = json.dumps(facts, sort_keys=True).encode()
+    text = json.dumps(facts, sort_keys=True, default=int).encode()
     return Shards(data_dir / f"{name}-{hashlib.sha256(text).hexdigest()[:10]}", facts)
 
 

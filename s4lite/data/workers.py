@@ -1,5 +1,6 @@
 """Home: chapter 18, "Long Range Arena" (chapters/18_long_range_arena.ipynb)."""
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -11,15 +12,34 @@ from itertools import islice
 
 from s4lite.data.draws import check_whole
 
-__all__ = ["cores", "in_order"]
+__all__ = ["cores", "in_order", "progress"]
 
 
-"""Work shared out among processes, and handed back in order."""
+"""Work shared out among processes, handed back in order, and watched while it lasts."""
 
 
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show on stderr how far long work is, if it is a terminal and tqdm is installed.
+
+    Args:
+        what   str  is being made
+        total  int  how many there will be
+    Returns:
+        context of a function done(n), to be told of every n that are finished
+    """
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        yield lambda n: None
+        return
+    with tqdm(total=total, desc=what, delay=2, disable=None, leave=False) as bar:
+        yield bar.update
 
 
 def in_order(call: Callable, jobs: Iterable, workers: int = 1) -> Iterator:

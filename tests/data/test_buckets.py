@@ -159,6 +159,8 @@ def test_who_looks_for_a_sampler_finds_set_epoch():
         (([], 2), {}, ValueError, r"want lengths \(n,\)"),
         (([[1, 2]], 2), {}, ValueError, r"want lengths \(n,\)"),
         (([1.5, 2.0], 1), {}, ValueError, "whole numbers"),
+        (([3, 0, 2], 1), {}, ValueError, r"whole numbers >= 1, got \[3, 0, 2\]"),
+        (([1, 2], 1), {"seed": 2**63}, ValueError, "want seed >= 0 and <= "),
         (([1, 2], 0), {}, ValueError, "want batch_size >= 1"),
         (([1, 2], 1), {"pool": 0}, ValueError, "want pool >= 1"),
         (([1, 2], 1), {"rank": 1}, ValueError, "want rank >= 0 and <= 0, got 1"),
@@ -180,3 +182,5 @@ def test_bad_epoch_and_no_batch():
         sampler.set_epoch(0, start=1.0)
     with pytest.raises(ValueError, match="want at least one batch, got none"):
         padding_waste([1, 2], [])
+    with pytest.raises(ValueError, match=r"want lengths \(n,\)"):
+        padding_waste([], [[0]])

@@ -3,12 +3,14 @@
 import itertools
 import math
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
 
 from s4lite.data.draws import below, check_sizes, check_whole, child, unit
-from s4lite.data.workers import cores, in_order
+from s4lite.data.workers import cores, in_order, progress
 
 
 def splitmix64(seed: int, count: int) -> list[int]:
@@ -107,3 +109,37 @@ def test_workers_are_checked_at_once():
     with pytest.raises(ValueError, match="want workers >= 1, got 0"):
         in_order(slow_square, [1], 0)
     assert cores() >= 1
+
+
+def test_progress_tells_what_is_done(monkeypatch):
+    told = []
+
+    class Bar:
+        def __init__(self, **options):
+            told.append(options)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            told.append("closed")
+
+        def update(self, n):
+            told.append(n)
+
+    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=Bar))
+    with pytest.raises(KeyError), progress("things", 7) as done:
+        done(3), done(4)
+        raise KeyError
+    options, *rest = told
+    assert (options["total"], options["desc"], options["disable"]) == (7, "things", None)
+    assert rest == [3, 4, "closed"]
+
+
+def test_progress_is_silent_without_tqdm_or_a_terminal(monkeypatch, capfd):
+    with progress("things", 2) as done:
+        done(2)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with progress("things", 2) as done:
+        done(2)
+    assert capfd.readouterr() == ("", "")

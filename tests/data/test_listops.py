@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s4lite.data import listops
 from s4lite.data.files import DamagedData
 from s4lite.data.ladder import known_to_depth, node_values, read_levels
 from s4lite.data.listops import Expressions, ListOps, evaluate, generate_listops, read_listops
-from s4lite.data.trees import CLOSE, DIGIT, EOS, OPERATOR, VOCABULARY, fold
+from s4lite.data.trees import CLOSE, DIGIT, EOS, OPERATOR, VOCABULARY, Shape, fold
 
 ARENA = generate_listops(8_000, 0)
 SMALL = {"max_depth": 5, "max_args": 4, "min_length": 5, "max_length": 60}
@@ -104,6 +105,28 @@ def test_all_are_different():
 @pytest.mark.parametrize("workers", [2, 3])
 def test_same_bytes_for_any_number_of_workers(workers):
     assert digest(generate_listops(3_000, 5, workers=workers)) == digest(generate_listops(3_000, 5))
+
+
+@pytest.mark.parametrize("together", [1, 700, 30_000])
+def test_same_bytes_however_many_trees_are_grown_together(monkeypatch, together):
+    whole = generate_listops(100 if together > 1 else 3, 5)
+    monkeypatch.setattr(listops, "_at_once", lambda shape: together)
+    again = generate_listops(len(whole.ends), 5)
+    assert digest(again) == digest(whole) and again.attempts == whole.attempts
+
+
+@pytest.mark.parametrize("shape", [Shape(), Shape(18, 10, 500, 20_000), Shape(30, 100, 0, 10**6)])
+def test_trees_grown_together_fit_in_memory(shape):
+    together = listops._at_once(shape)
+    assert 16 <= together <= 20_000 and (shape != Shape() or together == 20_000)
+    longest = min(sum(((2 + shape.max_args) / 8) ** d for d in range(shape.max_depth)), 10**6)
+    assert together * min(longest, shape.max_length) <= 2e7
+
+
+def test_deep_and_long_trees():
+    drawn = generate_listops(2, 0, max_depth=16, min_length=5_000, max_length=8_000)
+    assert all(evaluate(drawn.expression(i)) == drawn.values[i] for i in range(2))
+    assert (np.diff(drawn.ends, prepend=0) > 5_000).all()
 
 
 def test_same_bytes_on_every_machine():
@@ -228,6 +251,19 @@ def test_ladder_refuses():
         known_to_depth(ARENA, ARENA, 1, draws=0)
 
 
+def test_ladder_wants_a_pool_with_such_lists():
+    flat = {"max_depth": 2, "max_args": 3, "min_length": 3, "max_length": 6}
+    shallow, deep = generate_listops(200, 1, **flat), generate_listops(50, 2, **SMALL)
+    with pytest.raises(ValueError, match="want a pool in which such lists occur at depth 1"):
+        known_to_depth(deep, shallow, 1)
+    with pytest.raises(ValueError, match="want a pool in which such lists occur at depth 3"):
+        known_to_depth(deep, shallow, 3)
+    assert known_to_depth(shallow, deep, 1) == 1
+    one = generate_listops(1, 3, **SMALL)
+    with pytest.raises(ValueError, match="want a pool in which such lists occur at depth 0"):
+        known_to_depth(deep, one, 0)
+
+
 # ------------------------------------------------------------------ published files
 
 
@@ -245,6 +281,13 @@ def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "basic_val.tsv"
     path.write_text("Source\tTarget\n" + text)
     with pytest.raises(DamagedData, match=r"want .*expression"):
+        read_listops(path)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "basic_test.tsv"
+    path.write_bytes(b"Source\tTarget\n[MAX 1 \xff 2 ]\t2\n")
+    with pytest.raises(DamagedData, match=r"want an expression.*line 2"):
         read_listops(path)
 
 
@@ -288,6 +331,8 @@ def test_other_facts_other_folder(tmp_path):
     tasks = [small_task(tmp_path), small_task(tmp_path, seed=2), small_task(tmp_path, max_args=3)]
     assert len({task.shards.folder for task in tasks}) == 3
     assert small_task(tmp_path).shards.folder == tasks[0].shards.folder
+    whole = small_task(tmp_path, seed=np.int64(1), sizes=tuple(np.array([30, 6, 5])))
+    assert whole.shards.folder == tasks[0].shards.folder and whole.shards.facts["seed"] == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from s4lite.data.contours import Ground, Tips, extend, grow_pairs
 from s4lite.data.dashes import canvas, dashes, kit, shrink, widen
 from s4lite.data.draws import child
 from s4lite.data.files import DamagedData
-from s4lite.data.pathfinder import Images, Pathfinder, generate_pathfinder
+from s4lite.data.pathfinder import _EACH, Images, Pathfinder, generate_pathfinder
 
 SIZES = [32, 64, 128, 256]
 MANY = generate_pathfinder(3_000, 0)
@@ -309,6 +309,11 @@ def test_interrupted_work_is_taken_up(tmp_path, monkeypatch):
     broken.prepare()
     assert calls == [0, 25, 50, 50, 75]  # what was there is not drawn again
     assert broken.shards.contents() == whole.shards.contents()
+
+
+def test_a_split_takes_few_file_handles():
+    """An open array holds one, and a process may have 1,024 of them where nobody asked for more."""
+    assert all(math.ceil(200_000 / each) <= 200 for each in _EACH.values())
 
 
 def test_damage_is_refused(folder, tmp_path):

@@ -15,6 +15,7 @@ import torch
 from s4lite.data.files import DamagedData
 from s4lite.data.listops import Expressions, ListOps, save_expressions
 from s4lite.data.shards import Shards, TokenSet, open_shard, shards_in, verify
+from s4lite.data.task import pad
 
 FACTS = {"seed": 1, "sizes": (2, 3)}
 
@@ -212,6 +213,19 @@ def test_token_set_of_pairs(tmp_path):
     assert len(data) == 2 and data.lengths.tolist() == [4, 6]
     (a, b), y = data[1]
     assert (a.tolist(), b.tolist(), int(y)) == ([2], [9, 10, 11, 12, 13, 2], 1)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("indices", [[0], [1, 0], [0, 0], [-1, 1]])
+def test_a_batch_at_once_is_the_items(tmp_path, pairs, indices):
+    data = tokens_in(tmp_path, pairs)
+    batch, want = data.__getitems__(indices), pad([data[i] for i in indices])
+    for a, b in zip(batch, want, strict=True):
+        assert (a is None and b is None) or (torch.equal(a, b) and a.dtype == b.dtype)
+    part = TokenSet(data.shards, "train", pairs=pairs, rows=torch.tensor([1, 0]))
+    assert torch.equal(part.__getitems__([1, 0]).u, data.__getitems__([0, 1]).u)
+    with pytest.raises(IndexError):
+        data.__getitems__([0, 4])
 
 
 def test_part_of_a_token_set(tmp_path):
