@@ -18,6 +18,7 @@ from s4lite.nn.checks import (
 from s4lite.nn.ends import Encoder, PooledDecoder
 from s4lite.nn.layer import S4D, TiedDropout
 from s4lite.nn.loading import StrictLoading
+from s4lite.nn.pretrained import Pretrained
 from s4lite.nn.together import Together
 from s4lite.ops.checks import check_length, check_tensors
 
@@ -193,7 +194,7 @@ def open_state(
     return state.layers, (state.total, state.count)
 
 
-class SequenceParts(StrictLoading):
+class SequenceParts(Pretrained):
     """What a SequenceModel is made of; its arguments are explained there."""
 
     def __init__(
@@ -208,6 +209,8 @@ class SequenceParts(StrictLoading):
         **options: Any,
     ) -> None:
         super().__init__()
+        given = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
+        self.arguments = given | {"pool": pool, "embedding": embedding} | options
         like = {name: options[name] for name in ("device", "dtype") if name in options}
         self.encoder = Encoder(d_input, d_model, embedding=embedding, **like)
         self.stack = Stack(d_model, n_layers, **options)
