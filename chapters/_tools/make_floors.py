@@ -1,0 +1,83 @@
+"""Make chapters/data/forecasting_floors.json out of the published series.
+
+    python chapters/_tools/make_floors.py DATA_DIR [-o FOLDER]
+
+DATA_DIR holds ETT-small/ETTh1.csv, ETTh2.csv, ETTm1.csv and WTH.csv; see s4lite.data.forecasting.
+ECL is left out unless ECL.csv is there. Nothing is trained but one linear map a horizon, which has
+one solution; so nobody needs to run this, it is here to say exactly what was done.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from s4lite.data.files import MissingData, digest_of
+from s4lite.data.floors import floors
+from s4lite.data.forecasting import Forecasting
+from s4lite.data.series import published
+
+HERE = Path(__file__).resolve().parent.parent / "data"
+NAMES = ("etth1", "etth2", "ettm1", "weather", "ecl")
+CONTEXT = 384  # of the S4 code's configuration
+DIGITS = 5
+
+
+def rounded(score: float) -> float:
+    """As it is kept: the same on other machines."""
+    return round(score, DIGITS)
+
+
+def of(folder: Path, name: str) -> dict:
+    """The floors of a series at its published horizons, and what its scale is made of."""
+    first = Forecasting(folder, series=name, download=False)
+    entry = {"file": first.series.file, "digest": digest_of(first.path()), "horizons": {}}
+    for horizon in published(name).horizons:
+        task = Forecasting(folder, series=name, horizon=horizon, context=CONTEXT, download=False)
+        scores = floors(task)
+        entry["horizons"][str(horizon)] = {
+            "windows": len(task.splits().test),
+            **{kind: {m: rounded(x) for m, x in score.items()} for kind, score in scores.items()},
+        }
+    table, parts = first.read()
+    means, stds = [], []
+    for part in parts:
+        values = table.values[part.start : part.stop, 0]
+        means.append(rounded(values.mean()))
+        stds.append(rounded(values.std()))
+    whole = Forecasting(folder, series=name, scale="whole", download=False)
+    whole.read()
+    entry["parts"] = {"samples": [len(part) for part in parts], "mean": means, "std": stds}
+    entry["train_over_whole"] = rounded(float((first.std / whole.std)[0] ** 2))
+    return entry
+
+
+def main() -> None:
+    """Read the series, write the floors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("-o", "--out", type=Path, default=HERE)
+    given = parser.parse_args()
+    series = {}
+    for name in NAMES:
+        try:
+            series[name] = of(given.data_dir, name)
+        except MissingData as error:
+            print(str(error).splitlines()[0], file=sys.stderr)
+        else:
+            print(f"{name}: {len(series[name]['horizons'])} horizons", file=sys.stderr)
+    about = {
+        "command": "python chapters/_tools/make_floors.py DATA_DIR",
+        "context": CONTEXT,
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__}
+        | {"numpy": np.__version__},
+    }
+    text = json.dumps(about | {"series": series}, indent=1) + "\n"
+    (given.out / "forecasting_floors.json").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
