@@ -1,0 +1,1 @@
+"""Experiments by name; `s4lite.recipes.catalogue` says what there is."""

@@ -1,0 +1,201 @@
+"""The commands as somebody uses them: train, interrupt, go on, score again, list, time."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import WORDS, call, train
+
+import s4lite
+from s4lite.cli.commands import aligned
+from s4lite.recipes.catalogue import names
+
+
+def test_help_is_there_and_has_examples():
+    assert "s4lite train smnist" in call("--help").stdout
+    for command in (["train"], ["eval"], ["list"], ["bench"], ["data", "get"], ["data", "check"]):
+        done = call(*command, "--help")
+        assert (
+            done.exit_code == 0
+            and "Example" in done.stdout
+            and f"s4lite {' '.join(command)}" in done.stdout
+        )
+    assert (
+        call().exit_code == 2 and call("data").exit_code == 2
+    )  # nothing asked: the help, as usage
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "smnst"], "did you mean smnist"),
+        (["train", "smnist", "--size", "huge"], "want a size among"),
+        (["train", "smnist", "--model", "s5"], "want a model among"),
+        (["train", "smnist", "--set", "lr"], "NAME=VALUE"),
+        (["train", "smnist", "--set", "lr=fast"], "want lr as float"),
+        (["train", "smnist", "--set", "schedule=plateau"], "no warmup with plateau"),
+        (["eval", "nowhere"], "want a folder of a run"),
+        (["bench", "smnist", "--device", "abacus"], "abacus"),
+        (["trian"], "No such command"),
+        (["train", "smnist", "--seed", "-1"], "seed"),
+    ],
+)
+def test_words_that_make_no_sense(words, says, tmp_path):
+    done = call(*words, *(["--data-dir", tmp_path] if words[0] in ("train", "bench") else []))
+    assert done.exit_code == 2 and says in done.stderr and done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_is_code_3_and_leaves_no_run_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("S4LITE_DATA", str(tmp_path))
+    import s4lite.data.files as files
+
+    def offline(*args):
+        raise files.MissingData("want a file, which is not there")
+
+    monkeypatch.setattr(files, "_download", offline)
+    done = call("train", "smnist", "--folder", tmp_path / "run", "--json")
+    assert done.exit_code == 3 and json.loads(done.stdout)["code"] == 3
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_then_all_that_follows(tmp_path):
+    done = train(tmp_path, "--json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0 and found["finished"] and 0 <= found["scores"]["accuracy"] <= 1
+    (ledger,) = (p for p in (tmp_path / "run").glob("*.json") if p.name != "asked.json")
+    held = json.loads(ledger.read_text())
+    assert held["recipe"] == "lra-listops" and held["model"]["d_model"] == 4 and held["notes"]
+    assert (
+        held["command"].startswith("s4lite train lra-listops")
+        and str(tmp_path) not in held["command"]
+    )
+    assert shlex.split(held["command"])[3:] == ["--size", "tiny", "--model", "s4d", *WORDS]
+    assert held["published"]["value"] == 0.6052 and len(held["curve"]) == 2
+
+    again = train(tmp_path)
+    assert again.exit_code == 1 and "--resume" in again.stderr
+    same = train(tmp_path, "--resume", "--json")
+    assert same.exit_code == 0 and json.loads(same.stdout)["scores"] == found["scores"]
+    other = train(tmp_path, "--resume", "--seed", "1")
+    assert other.exit_code == 2 and "want the run that" in other.stderr
+
+    scored = call("eval", tmp_path / "run", "--data-dir", tmp_path / "data", "--json")
+    assert json.loads(scored.stdout)["accuracy"] == pytest.approx(found["scores"]["accuracy"])
+    val = call("eval", tmp_path / "run", "--data-dir", tmp_path / "data", "--split", "val")
+    assert val.exit_code == 0 and "accuracy" in val.stdout
+    assert call("eval", tmp_path / "run", "--split", "train").exit_code == 2
+
+    easier = ["--set", "task.max_length=15"]  # other data, and the network of the run
+    other = call("eval", tmp_path / "run", *easier, "--data-dir", tmp_path / "data", "--json")
+    assert other.exit_code == 0 and other.stdout != scored.stdout
+
+    listed = call("list", "--runs", "--folder", _only_ledgers(tmp_path, ledger))
+    assert "lra-listops" in listed.stdout and "0.6052" in listed.stdout
+
+
+def _only_ledgers(tmp_path, ledger):
+    folder = tmp_path / "ledgers"
+    folder.mkdir()
+    (folder / ledger.name).write_text(ledger.read_text())
+    return folder
+
+
+def test_stopped_in_time_is_code_4_and_can_go_on(tmp_path):
+    done = train(tmp_path, "--minutes", "0.00001", "--json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 4 and not found["finished"] and "--resume" in found["message"]
+    rest = train(tmp_path, "--resume", "--json")
+    assert rest.exit_code == 0 and json.loads(rest.stdout)["finished"]
+    whole = train(tmp_path / "whole", "--json", data=tmp_path / "data")
+    assert json.loads(whole.stdout)["scores"] == json.loads(rest.stdout)["scores"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_real_process_saves_and_says_how_to_go_on(tmp_path):
+    words = ["train", "lra-listops", *_with(epochs=400), "--data-dir", tmp_path / "data"]
+    place = ["--folder", tmp_path / "a run"]
+    env = os.environ | {"PYTHONPATH": str(Path(s4lite.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "s4lite", *map(str, [*words, *place])]
+    process = subprocess.Popen(line, stdout=-1, stderr=-1, text=True, env=env, cwd=tmp_path)
+    states = tmp_path / "a run" / "states"
+    for _ in range(600):
+        if states.is_dir() and any(p.name.startswith("step-") for p in states.iterdir()):
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and out == "" and "Traceback" not in err
+    how = next(line for line in err.splitlines() if "Go on: " in line).split("Go on: ")[1]
+    told = shlex.split(how)
+    assert told[:3] == ["s4lite", "train", "lra-listops"] and "--resume" in told
+    process = subprocess.run(
+        [sys.executable, "-m", *told, "--minutes", "0.01", "--json"],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert process.returncode == 4, process.stderr
+    assert json.loads(process.stdout)["epochs"] >= 1
+
+
+def _with(**changes):
+    pairs = dict(word.split("=", 1) for word in WORDS if word != "--set") | changes
+    return [word for name, value in pairs.items() for word in ("--set", f"{name}={value}")]
+
+
+def test_list_names_every_recipe():
+    lines = call("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(names())
+    rows = json.loads(call("list", "--json").stdout)["recipes"]
+    assert [row["recipe"] for row in rows] == list(names())
+
+
+def test_list_of_no_runs(tmp_path):
+    done = call("list", "--runs", "--folder", tmp_path)
+    assert done.exit_code == 0 and "no results" in done.stdout
+
+
+def test_aligned():
+    rows = [{"a": 1, "b": "xx"}, {"a": 222, "b": None}, {"a": 0.123456, "b": ["n", 2]}]
+    assert aligned(rows) == ["a       b", "1       xx", "222", "0.1235  n; 2"]
+
+
+def test_bench(tmp_path):
+    done = call("bench", "lra-listops", *WORDS, "--data-dir", tmp_path, "--steps", 1, "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["sequences"] == 96
+    assert not list(tmp_path.glob("run*"))
+
+
+def python(code, *blocked):
+    block = "".join(f"sys.modules[{name!r}] = None\n" for name in blocked)
+    env = os.environ | {"PYTHONPATH": str(Path(s4lite.__file__).parents[1])}
+    line = [sys.executable, "-c", f"import sys\n{block}{code}"]
+    return subprocess.run(line, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"), [("typer", ["list"]), ("lightning", ["train", "smnist"])]
+)
+def test_without_its_extra_the_command_line_says_one_line(missing, words):
+    run = f"sys.argv = {['s4lite', *words]!r}\nfrom s4lite.__main__ import main\nmain()"
+    done = python(run, missing)
+    assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert 'pip install "s4lite[train]"' in done.stderr
+
+
+def test_list_and_help_do_not_wait_for_lightning():
+    code = "from s4lite.cli.app import make_app\nfrom typer.testing import CliRunner\n"
+    code += "run = CliRunner().invoke\nassert run(make_app(), ['list']).exit_code == 0\n"
+    code += "assert run(make_app(), ['train', '--help']).exit_code == 0\n"
+    code += "assert 'lightning' not in sys.modules"
+    done = python(code)
+    assert done.returncode == 0, done.stderr
