@@ -295,6 +295,14 @@ def rst_docstring(lines: list[str]) -> list[str]:
                 i += 1
             out += ["", *table(heading.group(1), block)]
             continue
+        if line == "\b":  # lines that a command line shows as they are, up to a blank one
+            i += 1
+            block = []
+            while i < len(lines) and lines[i].strip():
+                block.append("    " + lines[i])
+                i += 1
+            out += ["", "::", "", *block, ""]
+            continue
         if line.startswith(">>>"):  # a doctest block ends at a blank line
             while i < len(lines) and lines[i].strip():
                 out.append(lines[i])

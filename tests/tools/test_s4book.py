@@ -154,3 +154,14 @@ def test_literal_blocks_and_lists_survive():
     tree = docutils.core.publish_doctree("\n".join(s4book.rst_docstring(text.split("\n"))))
     assert next(n.astext() for n in tree.findall(nodes.list_item)) == "one *x*"
     assert next(tree.findall(nodes.literal_block)).astext() == "code = 1"
+
+
+def test_examples_of_a_command_stay_as_they_are():
+    text = (
+        "Do it.\n\n\b\nExamples:\n  s4lite train smnist --set lr=.004\n  s4lite list\n\nAnd more."
+    )
+    tree = docutils.core.publish_doctree("\n".join(s4book.rst_docstring(text.split("\n"))))
+    block = next(tree.findall(nodes.literal_block)).astext()
+    assert block == "Examples:\n  s4lite train smnist --set lr=.004\n  s4lite list"
+    assert [p.astext() for p in tree.findall(nodes.paragraph)] == ["Do it.", "And more."]
+    assert not list(tree.findall(nodes.system_message))
