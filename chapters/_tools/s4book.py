@@ -352,6 +352,17 @@ def process_docstring(app, what, name, obj, options, lines):
         lines[:] = rst_docstring(lines)
 
 
+ANNOTATED = re.compile(r"~?typing\.Annotated\[(.+?), <[^<>]* object at 0x[0-9a-f]+>\]")
+LONG_BYTES = re.compile(r"b'([^'\\]|\\.){40,}'")
+
+
+def process_signature(app, what, name, obj, options, signature, returned):
+    """Types without what a command line adds to them, and no default longer than a line."""
+    if signature:
+        signature = LONG_BYTES.sub("b'...'", ANNOTATED.sub(r"\1", signature))
+    return signature, returned
+
+
 def equation_role(role, rawtext, text, lineno, inliner, options=None, content=None):
     return [s4_equation(text, label=text)], []
 
@@ -713,6 +724,7 @@ def setup(app):
     app.connect("env-merge-info", merge)
     app.connect("source-read", source_read)
     app.connect("autodoc-process-docstring", process_docstring)
+    app.connect("autodoc-process-signature", process_signature)
     app.connect("doctree-read", doctree_read)
     app.connect("env-updated", env_updated)
     app.connect("env-get-updated", restore_numbers, priority=100)

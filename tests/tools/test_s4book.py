@@ -165,3 +165,12 @@ def test_examples_of_a_command_stay_as_they_are():
     assert block == "Examples:\n  s4lite train smnist --set lr=.004\n  s4lite list"
     assert [p.astext() for p in tree.findall(nodes.paragraph)] == ["Do it.", "And more."]
     assert not list(tree.findall(nodes.system_message))
+
+
+def test_signatures_say_types_and_nothing_else():
+    odd = "<typer.models.OptionInfo object at 0x7ff526b839d0>"
+    every = repr(bytes(range(256)))
+    told = f"(a: ~typing.Annotated[list[str] | None, {odd}] = None, b: bytes = {every}, c=b'ab')"
+    want = "(a: list[str] | None = None, b: bytes = b'...', c=b'ab')"
+    assert s4book.process_signature(*[None] * 5, told, "int") == (want, "int")
+    assert s4book.process_signature(*[None] * 5, None, None) == (None, None)
