@@ -13,12 +13,52 @@ from typing import Any
 import numpy as np
 
 from s4lite.data.draws import check_whole, child
-from s4lite.data.files import DamagedData, atomic_write
-from s4lite.data.recordings import ClipSet, step_sums, survey, write_clips
+from s4lite.data.files import DamagedData, cache_dir
+from s4lite.data.recordings import ClipSet, save_array, step_sums, survey, write_clips
 from s4lite.data.shards import Shards, open_shard, shards_in
 from s4lite.data.task import Splits, Task
 
-__all__ = ["ClipFiles", "ClipTask", "check_clip_options", "divide", "scale_of", "write_task"]
+__all__ = [
+    "ClipFiles",
+    "ClipTask",
+    "advice_on",
+    "check_clip_options",
+    "divide",
+    "may_hold",
+    "part_of",
+    "scale_of",
+    "write_task",
+]
+
+
+def part_of(place: Path) -> str:
+    """What tells one part of the clips from another, without reading them: "a part: <SHA-256>".
+
+    Args:
+        place  Path  a folder: of the names in it, their sizes and times; or an archive: of its own
+    """
+    paths = sorted(p for p in place.rglob("*.*") if p.is_file()) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for path in paths:
+        seen, name = path.stat(), path.relative_to(place)
+        digest.update(os.fsencode(f"{name} {seen.st_size} {seen.st_mtime_ns}\n"))
+    return f"a part: {digest.hexdigest()}"
+
+
+def advice_on(task: "ClipFiles") -> str:
+    """What to do about clips that are not as they should be."""
+    return (
+        f"Nothing there was changed. Get them again from {task.origin}, or, without what is "
+        "damaged, take them as a part: partial=True"
+    )
+
+
+def may_hold(shards: Shards) -> bool:
+    """Whether arrays are there already, or may be written there."""
+    if (shards.folder / shards.LIST).exists():
+        return True
+    nearest = next(folder for folder in shards.folder.parents if folder.exists())
+    return os.access(nearest, os.W_OK | os.X_OK)
 
 
 class ClipFiles(Task):
@@ -31,7 +71,8 @@ class ClipFiles(Task):
 
     A subclass says how it is `recorded` [1/s], how long the `longest` clip is, whether all count as
     that long (`fixed`), which `words` there are and how files are called (`pattern`), what is
-    `published` (their digest or number), and has `place`, `label`, `parts` and `check`.
+    `published` (their digest or number), where (`origin`), and has `place`, `label`, `parts` and
+    `check`.
     """
 
     d_input, fixed, partitions = 1, False, ("official",)
@@ -41,6 +82,7 @@ class ClipFiles(Task):
     pattern: str
     published: Any
     sample_rate: int
+    origin: str
 
     def __init__(
         self,
@@ -56,19 +98,16 @@ class ClipFiles(Task):
         """The folder or the archive that has the clips; downloads it if need be."""
         raise NotImplementedError
 
-    def facts(self) -> dict[str, Any]:
-        """What the arrays are made from: of a part, which files there are."""
-        facts = {"words": list(self.words), "longest": self.longest, "published": self.published}
-        if self.partial and (place := self.place()).is_dir():
-            paths = sorted(p for p in place.rglob("*.*") if p.is_file())
-            text = "".join(f"{p.relative_to(place)} {p.stat().st_size}\n" for p in paths)
-            facts["published"] = f"a part: {hashlib.sha256(text.encode()).hexdigest()}"
-        return facts
-
     @functools.cached_property
     def shards(self) -> Shards:
-        """The folder of the arrays, below the data folder."""
-        return shards_in(self.data_dir / "speech", f"words{len(self.words)}", self.facts())
+        """The folder of the arrays: below the data folder, or if that is read-only the cache."""
+        published = part_of(self.place()) if self.partial else self.published
+        facts = {"words": list(self.words), "longest": self.longest, "published": published}
+        made = [
+            shards_in(place / "speech", f"words{len(self.words)}", facts)
+            for place in (self.data_dir, cache_dir())
+        ]
+        return made[0] if may_hold(made[0]) else made[1]
 
     def prepare(self) -> None:
         """Find, check and write all clips, unless that is done."""
@@ -107,14 +146,18 @@ def write_task(task: ClipFiles) -> None:
         MissingData, DamagedData: if its clips are not there, or not those that it wants.
     """
     place = task.place()
-    found = survey(place, task.pattern, task.recorded, task.longest)
+    try:
+        found = survey(place, task.pattern, task.recorded, task.longest)
+        parts = np.array(task.parts(place, found), np.uint8)
+    except DamagedData as error:
+        raise DamagedData(f"{error}. {advice_on(task)}") from None
     names = sorted(found)
-    parts = np.array(task.parts(place, found), np.uint8)
     if not task.partial:
         task.check(place, found, parts)
     if len(np.unique(parts % 3)) < 3:
         got = np.bincount(parts % 3, minlength=3).tolist()
-        raise DamagedData(f"want clips for training, validation and test in {place}, got {got}")
+        why = f"want clips for training, validation and test in {place}, got {got}"
+        raise DamagedData(f"{why}. {advice_on(task)}")
     write_clips(task.shards, place, task.pattern, found)
     arrays = {"parts": parts, "names": np.array([name.encode() for name in names])}
     arrays["labels"] = np.array([task.label(name) for name in names], np.uint8)
@@ -122,8 +165,7 @@ def write_task(task: ClipFiles) -> None:
         rows = divide(partition, arrays["labels"], parts)[0]
         arrays[f"sums-{partition}"] = step_sums(task.shards, rows, task.longest)
     for name, array in arrays.items():
-        path = task.shards.folder / f"{name}.npy"
-        atomic_write(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
+        save_array(task.shards.folder / f"{name}.npy", array)
     task.shards.finish()
 
 

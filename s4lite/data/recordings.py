@@ -5,6 +5,8 @@ Home: chapter 19, "Speech" (chapters/19_speech.ipynb).
 
 import gzip
 import hashlib
+import io
+import os
 import re
 import struct
 import tarfile
@@ -23,7 +25,16 @@ from s4lite.data.shards import Shards, open_shard
 from s4lite.data.task import Batch
 from s4lite.data.waves import decimate, read_wav
 
-__all__ = ["ClipSet", "content_digest", "read_batch", "step_sums", "survey", "walk", "write_clips"]
+__all__ = [
+    "ClipSet",
+    "content_digest",
+    "read_batch",
+    "save_array",
+    "step_sums",
+    "survey",
+    "walk",
+    "write_clips",
+]
 
 
 def walk(place: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
@@ -92,9 +103,11 @@ def content_digest(found: dict[str, tuple[int, str]]) -> str:
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    """Write a small array, whole or not at all."""
-    atomic_write(path, lambda file: np.save(file, array, allow_pickle=False))
+def save_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Write a small array as a .npy file, whole or not at all; a full disk is called so."""
+    held = io.BytesIO()  # np.save itself would not say why it failed
+    np.save(held, array, allow_pickle=False)
+    atomic_write(path, lambda file: file.write(held.getvalue()))
 
 
 def _head(n: int) -> bytes:
@@ -119,7 +132,7 @@ def write_clips(
     """
     names = sorted(found)
     sizes = np.array([found[name][0] for name in names], np.int64)
-    starts = np.cumsum(sizes) - sizes
+    starts = sizes.cumsum() - sizes
     at, head = dict(zip(names, starts.tolist(), strict=True)), _head(int(sizes.sum()))
 
     def fill(file: BinaryIO) -> None:
@@ -134,7 +147,7 @@ def write_clips(
             raise DamagedData(f"{min(at)} in {place} was removed while it was read")
 
     atomic_write(shards.folder / "waves.npy", fill)
-    _save(shards.folder / "starts.npy", starts), _save(shards.folder / "sizes.npy", sizes)
+    save_array(shards.folder / "starts.npy", starts), save_array(shards.folder / "sizes.npy", sizes)
     return names
 
 
@@ -219,8 +232,14 @@ class ClipSet(Dataset):
 def read_batch(clips: ClipSet, indices: Sequence[int]) -> Batch:
     """Read clips from the disk: u (batch, L, 1), y (batch,) and their lengths.
 
+    Raises:
+        ValueError, IndexError: if there are no indices, or one is beyond the set.
+        DamagedData: if the arrays are not as they were written.
+
     Source: our eq-speech-quantum.
     """
+    if not len(indices):
+        raise ValueError("want at least one item, got none")
     rows = clips.rows[np.asarray(indices)]
     waves, starts, sizes = (clips._array(name) for name in ("waves", "starts", "sizes"))
     counts = np.minimum(sizes[rows], clips.length)

@@ -3,6 +3,7 @@
 Home: chapter 19, "Speech" (chapters/19_speech.ipynb).
 """
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from s4lite.data.clips import ClipTask
+from s4lite.data.clips import ClipTask, advice_on
 from s4lite.data.files import DamagedData, MissingData, Source, atomic_write, fetch
 from s4lite.data.recordings import content_digest, survey, walk
 
@@ -84,7 +85,7 @@ def speech_commands() -> Source:
         f"https://storage.googleapis.com/download.tensorflow.org/data/{file}",
         "sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
         licence="CC BY 4.0",
-        note="or unpack it into the folder speech_commands_v0.02; 2.4 GB",
+        note="or unpack it into the folder speech_commands_v0.02; 2.4 GB, and 3.4 more as arrays",
         also=(f"SpeechCommands/{file}", "SpeechCommands/speech_commands.tar.gz"),
     )
 
@@ -94,7 +95,8 @@ def _listed(place: Path) -> dict[str, int]:
     texts = dict(walk(place, r"((?:validation|testing)_list\.txt)"))
     if missing := set(_LISTS.values()) - set(texts):
         raise DamagedData(f"want {min(missing)} in {place}, which is not there")
-    return {name: part for part, list_ in _LISTS.items() for name in texts[list_].decode().split()}
+    lists = {part: texts[list_].decode(errors="replace") for part, list_ in _LISTS.items()}
+    return {name: part for part, text in lists.items() for name in text.split()}
 
 
 class CommandFiles(ClipTask):
@@ -117,6 +119,11 @@ class CommandFiles(ClipTask):
                 return folder
         return fetch(*self.sources(), self.data_dir, download=self.download)
 
+    @property
+    def origin(self) -> str:
+        """Address and digest of the archive."""
+        return f"{speech_commands().url} ({speech_commands().digest})"
+
     def label(self, name: str) -> int:
         """Which word a clip says."""
         return self.words.index(name.split("/")[0])
@@ -131,7 +138,7 @@ class CommandFiles(ClipTask):
         if (got := np.bincount(parts % 3, minlength=3).tolist()) != list(self.published):
             raise DamagedData(
                 f"want {list(self.published)} clips of {len(self.words)} words in {place}, got "
-                f"{got}. It was left as it is; unpack it again, or take what is there: partial=True"
+                f"{got}. {advice_on(self)}"
             )
 
 
@@ -196,6 +203,11 @@ class FSDD(ClipTask):
         path = self.data_dir / f"{folder}.tar.gz"
         return path if path.is_file() else fetch_digits(self, path)
 
+    @property
+    def origin(self) -> str:
+        """Address of the archive, and the digest of the clips."""
+        return f"{self.url} (the clips: {self.published})"
+
     def label(self, name: str) -> int:
         """Which digit a clip says."""
         return int(name[0])
@@ -210,43 +222,61 @@ class FSDD(ClipTask):
         if (got := content_digest(found)) != self.published:
             raise DamagedData(
                 f"want 3,000 clips with {self.published} (names and samples) in {place}, got "
-                f"{len(found):,} with {got}. It was left as it is; get it again from {self.url}, "
-                "or take what is there with partial=True."
+                f"{len(found):,} with {got}. {advice_on(self)}"
             )
+
+
+def _no_digits(task: FSDD, why: str) -> MissingData:
+    """What there is to say of digits that are not there."""
+    return MissingData(
+        f"want the folder free-spoken-digit-dataset, which is not there, and {why}\n"
+        f"  folder   {task.data_dir}\n  address  {task.url}\n  digest   {task.published}, of "
+        "the clips\nClone or unpack it there, or name the folder that has it: data_dir, "
+        "--data-dir, or S4LITE_DATA."
+    )
+
+
+def _check_download(task: FSDD, path: Path) -> None:
+    """Raise DamagedData unless a file that has just arrived holds the published clips."""
+    try:
+        found = survey(path, task.pattern, task.recorded, task.longest)
+        got = f"{len(found):,} with {content_digest(found)}"
+    except DamagedData as error:
+        got = str(error).replace(str(path), task.url)
+    if not got.endswith(task.published):
+        want = f"want 3,000 clips with {task.published} from {task.url}"
+        raise DamagedData(f"{want}, got {got}. Nothing of it was kept; try again, or clone it.")
 
 
 def fetch_digits(task: FSDD, path: Path) -> Path:
     """Download the archive of FSDD: checked and whole, or not at all.
 
     Raises:
-        MissingData: if it cannot be had.
+        MissingData: if it cannot be had, or the folder may not be written.
         DamagedData: if it holds other clips.
+        OSError: if it cannot be written for another reason, such as a full disk.
     """
-
-    def missing(why: str) -> MissingData:
-        return MissingData(
-            f"want the folder free-spoken-digit-dataset, which is not there, and {why}\n"
-            f"  folder   {task.data_dir}\n  address  {task.url}\n  digest   {task.published}, of "
-            "the clips\nClone or unpack it there, or name the folder that has it: data_dir, "
-            "--data-dir, or S4LITE_DATA."
-        )
-
     if not task.download:
-        raise missing("downloading is switched off")
+        raise _no_digits(task, "downloading is switched off")
     try:
         import pooch
         import requests
     except ModuleNotFoundError as error:
-        raise missing(f'to download it takes pip install "s4lite[train]" ({error.name})') from error
+        why = f'to download it takes pip install "s4lite[train]" ({error.name})'
+        raise _no_digits(task, why) from error
 
     def fill(file: BinaryIO) -> None:
         bar = importlib.util.find_spec("tqdm") is not None
         pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 18)(task.url, file, None)
         file.flush()
-        task.check(Path(task.url), survey(Path(file.name), task.pattern, 8000, task.longest))
+        _check_download(task, Path(file.name))
 
     try:
         atomic_write(path, fill)
     except requests.RequestException as error:
-        raise missing(f"downloading it failed: {error}") from error
+        raise _no_digits(task, f"downloading it failed: {error}") from error
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise _no_digits(task, f"the folder may not be written ({error.strerror})") from error
     return path

@@ -17,6 +17,7 @@ from s4lite.data.recordings import (
     ClipSet,
     content_digest,
     read_batch,
+    save_array,
     step_sums,
     survey,
     walk,
@@ -156,6 +157,21 @@ def test_full_disk(places, monkeypatch):
     assert not any((tmp_path / "out").iterdir())
 
 
+def test_a_really_full_disk_says_so(tmp_path):
+    """NumPy's own message would be "3000 requested and 16 written"."""
+    resource = pytest.importorskip("resource")
+    save_array(tmp_path / "a.npy", np.arange(3))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="no part of the file was kept"):
+            save_array(tmp_path / "a.npy", np.arange(3000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+
+
 # ------------------------------------------------------------------ reading
 
 
@@ -216,6 +232,16 @@ def test_scale_of_every_moment(shards):
         std
     )
     assert (scaled.__getitems__(range(12)).u[..., 0] - want).abs().max() < 1e-6
+
+
+def test_no_such_items(shards):
+    clips = ClipSet(shards, np.arange(12), 60)
+    with pytest.raises(ValueError, match="want at least one item, got none"):
+        clips.__getitems__([])
+    for i in (12, -13):
+        with pytest.raises(IndexError):
+            clips[i]
+    assert len(list(clips)) == 12  # so that a plain loop ends
 
 
 def test_copies_take_no_data_along(shards):

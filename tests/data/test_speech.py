@@ -178,7 +178,8 @@ def test_damaged_digits(digits, damage):
     before = files_in(digits)
     with pytest.raises(DamagedData) as refusal:
         Digits(digits).prepare()
-    said = ("3_ada_7.wav",) if damage == "cut" else (Digits.published, FSDD.url, "partial=True")
+    said = (Digits.published, FSDD.url, "partial=True", str(folder))
+    said += ("3_ada_7.wav",) * (damage == "cut")
     assert all(part in str(refusal.value) for part in said)
     assert files_in(digits) == before
 
@@ -195,6 +196,81 @@ def test_a_part_says_so(digits):
         path.unlink()
     with pytest.raises(DamagedData, match=r"want clips for training, .* got \[0, 100, 100\]"):
         Digits(digits, partial=True).prepare()
+
+
+def test_a_part_never_passes_for_the_whole(digits, tmp_path_factory):
+    """Not from an archive either, in whatever order; and what was changed is seen."""
+    here, folder = digits / "free-spoken-digit-dataset", tmp_path_factory.mktemp("data")
+    archive = folder / "free-spoken-digit-dataset.tar.gz"
+    Digits(digits).prepare()
+    packed(here, digits / "whole.tar.gz")
+    (here / "recordings" / "3_ada_7.wav").unlink()
+    packed(here, archive)
+    part = Digits(folder, partial=True)
+    assert [len(each) for each in part.splits()] == [40, 99, 100]
+    with pytest.raises(DamagedData, match="got 239 with"):
+        Digits(folder).splits()
+    assert Digits(folder, partial=True).shards.folder == part.shards.folder
+    archive.write_bytes((digits / "whole.tar.gz").read_bytes())
+    assert [len(each) for each in Digits(folder).splits()] == [40, 100, 100]
+    again = Digits(folder, partial=True)
+    assert [len(each) for each in again.splits()] == [40, 100, 100]
+    assert len({task.shards.folder for task in (part, again, Digits(folder))}) == 3
+
+
+def test_a_clip_of_a_part_that_was_changed(digits):
+    path = digits / "free-spoken-digit-dataset" / "recordings" / "3_ada_7.wav"
+    row = sorted(made()).index("3_ada_7.wav")
+
+    def heard():
+        shards = (task := Digits(digits, partial=True, scale="unit")).shards
+        u = task.splits().val.__getitems__(range(100)).u
+        return u[np.flatnonzero(np.flatnonzero(open_shard(shards, "parts.npy") == 1) == row)[0]]
+
+    before = heard()
+    write_wav(path, digit(3, 0, 7)[::-1], 8000)  # as long as it was
+    os.utime(path, ns=(1, 1))  # and as old as you like
+    n = len(digit(3, 0, 7))
+    assert torch.equal(heard()[:n].flip(0), before[:n]) and not torch.equal(heard(), before)
+
+
+@posix
+def test_names_of_any_kind(digits, tmp_path_factory):
+    """The path of the data, and of what lies about there."""
+    place = tmp_path_factory.mktemp("Daten") / "für Übungen, 数据"
+    (digits / "free-spoken-digit-dataset").rename(place.parent / "x")
+    place.mkdir()
+    (place.parent / "x").rename(place / "fsdd")
+    stray = os.path.join(os.fsencode(place / "fsdd" / "recordings"), b"\xff\xfe.wav")
+    try:
+        open(stray, "wb").close()
+    except OSError:
+        pytest.skip("the file system wants UTF-8")
+    for partial in (False, True):
+        splits = Digits(place, partial=partial).splits()
+        assert [len(part) for part in splits] == [40, 100, 100]
+
+
+def test_read_only_folder(digits, monkeypatch, tmp_path_factory):
+    """Then the arrays go to the user's cache; but those that are there are used."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("S4LITE_DATA", str(cache))
+    real = os.access
+
+    def locked(path, mode):
+        return real(path, mode) and not Path(path).is_relative_to(digits)
+
+    with monkeypatch.context() as patch:  # to the super-user every folder may be written
+        patch.setattr(os, "access", locked)
+        before = files_in(digits)
+        task = Digits(digits)
+        assert [len(part) for part in task.splits()] == [40, 100, 100]
+        assert files_in(digits) == before and task.shards.folder.is_relative_to(cache)
+        Digits(digits, partial=True).prepare()
+        assert files_in(digits) == before
+    Digits(digits).prepare()
+    monkeypatch.setattr(os, "access", locked)
+    assert Digits(digits).shards.folder.is_relative_to(digits)
 
 
 # ------------------------------------------------------------------ writing at the worst moment
@@ -298,8 +374,9 @@ def test_download(digits, mirror, tmp_path_factory):
     for what, why in (("other", "want 3,000 clips"), ("cut", "as a whole archive")):
         with pytest.raises(DamagedData, match=why) as refusal:
             task(what).prepare()
-        assert f"/{what}" in str(refusal.value) or "archive" in why
-        assert files_in(folder) == []
+        said = str(refusal.value)
+        assert f"{at}/{what}" in said and Digits.published in said and "Nothing of it was" in said
+        assert ".part" not in said and files_in(folder) == []
     with pytest.raises(MissingData, match="404"):
         task("gone").prepare()
     with pytest.raises(MissingData, match="downloading it failed"):
@@ -311,6 +388,18 @@ def test_download(digits, mirror, tmp_path_factory):
     assert "free-spoken-digit-dataset.tar.gz" in files_in(folder)
     mirror.files.clear()
     assert len(task("good").splits().train) == 40  # never asks again
+
+
+def test_download_where_nothing_may_be_written(digits, mirror, tmp_path_factory, monkeypatch):
+    Digits(digits)
+
+    def locked(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("s4lite.data.speech.atomic_write", locked)
+    with pytest.raises(MissingData, match=r"may not be written \(Permission denied\)") as refusal:
+        Digits(tmp_path_factory.mktemp("empty")).prepare()
+    assert Digits.published in str(refusal.value) and Digits.url in str(refusal.value)
 
 
 def test_without_pooch(tmp_path, monkeypatch):
@@ -476,7 +565,7 @@ def test_damaged_archive_is_not_used(tmp_path):
     assert files_in(tmp_path) == ["speech_commands_v0.02.tar.gz"]
 
 
-@pytest.mark.parametrize("damage", ["clip", "list", "long", "entry"])
+@pytest.mark.parametrize("damage", ["clip", "list", "long", "entry", "bytes"])
 def test_damaged_folder(tmp_path, damage):
     words = ("yes", "no")
     folder = commands_in(tmp_path, words) / "speech_commands_v0.02"
@@ -488,14 +577,18 @@ def test_damaged_folder(tmp_path, damage):
         (folder / "testing_list.txt").unlink()
     elif damage == "long":
         write_wav(path, sound(1, n=16_001), 16_000)
+    elif damage == "bytes":
+        (folder / "testing_list.txt").write_bytes(b"\xff\xfe\x00")
     else:
         lines = (folder / "testing_list.txt").read_text().split()
         (folder / "testing_list.txt").write_text("\n".join(lines[1:]))
     task.words, task.d_output = words, 2
     task.published = tuple(2 * n for n in PARTS)
     why = {"list": "want testing_list.txt", "long": "want at most 16,000 samples"}
-    with pytest.raises(DamagedData, match=why.get(damage, r"clips of 2 words .* partial=True")):
+    with pytest.raises(DamagedData, match=why.get(damage, "clips of 2 words")) as refusal:
         task.prepare()
+    for said in (speech_commands().url, speech_commands().digest, str(folder), "partial=True"):
+        assert said in str(refusal.value)
     assert not (tmp_path / "speech").exists()
 
 

@@ -71,6 +71,8 @@ def test_commands_whole():
         assert [len(part) for part in task.splits()] == list(task.published)
         for part, heard in enumerate(speakers(task)):
             assert {official_part(speaker) for speaker in heard} == {part}
+    drawn = have(SpeechCommands, classes=10, partition="published").splits()
+    assert sum(map(len, drawn)) == 34_975  # as the S4 code has it, of a full second
 
 
 def test_commands_in_part():

@@ -3,6 +3,8 @@
 import errno
 import math
 import os
+import random
+import re
 import struct
 
 import numpy as np
@@ -86,6 +88,22 @@ def test_other_files_are_refused(content, why, tmp_path):
         read_wav(tmp_path / "b.wav")
 
 
+def test_whatever_is_in_a_header():
+    """A few wrong bytes, a cut: a recording, or a refusal that says something."""
+    rng, good, refused = random.Random(0), as_wav(BYTES, extra=b"LIST\2\0\0\0ab"), 0
+    for _ in range(4000):
+        content = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(54)] = rng.choice([0, 1, 255, rng.randrange(256)])
+        content = content[: rng.choice([len(good), rng.randrange(len(good))])]
+        try:
+            assert len(read_wav(bytes(content)).samples) > 0
+        except ValueError as error:
+            refused += 1
+            assert re.search(r"want .*\S, got .*\S", str(error)) and not str(error).endswith(": ")
+    assert refused > 1000
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_wav(tmp_path / "none.wav")
@@ -167,7 +185,7 @@ def noise(*shape, seed=0):
 
 
 @pytest.mark.parametrize("L", [1, 2, 3, 99, 127, 128, 129, 400])
-@pytest.mark.parametrize("factor", [2, 3, 5])
+@pytest.mark.parametrize("factor", [2, 3, 5, 150])
 @pytest.mark.parametrize("how", ["filter", "mean"])
 def test_decimate_against_naive(L, factor, how):
     u = noise(L)
