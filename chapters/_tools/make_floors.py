@@ -3,8 +3,9 @@
     python chapters/_tools/make_floors.py DATA_DIR [-o FOLDER]
 
 DATA_DIR holds ETT-small/ETTh1.csv, ETTh2.csv, ETTm1.csv and WTH.csv; see s4lite.data.forecasting.
-ECL is left out unless ECL.csv is there. Nothing is trained but one linear map a horizon, which has
-one solution; so nobody needs to run this, it is here to say exactly what was done.
+ECL is left out unless ECL.csv is there; if another one is missing or damaged, nothing is written.
+Nothing is trained but one linear map a horizon, which has one solution; so nobody needs to run
+this, it is here to say exactly what was done.
 """
 
 import argparse
@@ -15,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s4lite.data.files import MissingData, digest_of
+from s4lite.data.files import DamagedData, MissingData, atomic_write, digest_of
 from s4lite.data.floors import floors
 from s4lite.data.forecasting import Forecasting
 from s4lite.data.series import published
 
+FILE = "forecasting_floors.json"
 HERE = Path(__file__).resolve().parent.parent / "data"
 NAMES = ("etth1", "etth2", "ettm1", "weather", "ecl")
 CONTEXT = 384  # of the S4 code's configuration
@@ -55,18 +57,21 @@ def of(folder: Path, name: str) -> dict:
     return entry
 
 
-def main() -> None:
-    """Read the series, write the floors."""
+def main(argv: list[str] | None = None) -> int:
+    """Read the series, write the floors; 0 if they were written, 3 if a series is not to be had."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_dir", type=Path)
-    parser.add_argument("-o", "--out", type=Path, default=HERE)
-    given = parser.parse_args()
+    parser.add_argument("data_dir", type=Path, help="folder with ETT-small/*.csv and WTH.csv")
+    parser.add_argument("-o", "--out", type=Path, default=HERE, help=f"folder to write {FILE} into")
+    given = parser.parse_args(argv)
     series = {}
     for name in NAMES:
         try:
             series[name] = of(given.data_dir, name)
-        except MissingData as error:
-            print(str(error).splitlines()[0], file=sys.stderr)
+        except (MissingData, DamagedData, NotADirectoryError) as error:
+            print(error, file=sys.stderr)
+            if name != "ecl" or not isinstance(error, MissingData):
+                print(f"{name} is wanted: nothing was written", file=sys.stderr)
+                return 3
         else:
             print(f"{name}: {len(series[name]['horizons'])} horizons", file=sys.stderr)
     about = {
@@ -76,8 +81,9 @@ def main() -> None:
         | {"numpy": np.__version__},
     }
     text = json.dumps(about | {"series": series}, indent=1) + "\n"
-    (given.out / "forecasting_floors.json").write_text(text)
+    atomic_write(given.out / FILE, lambda file: file.write(text.encode()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,6 +4,7 @@ Home: chapter 20, "Forecasting" (chapters/20_forecasting.ipynb).
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,7 +22,7 @@ _RIDGE = 1e-3
 
 def _stretches(windows: Windows, size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
     """All windows in turn, a column a row: contexts (b, T) and what follows (b, H), float64."""
-    windows = copy.copy(windows)
+    windows, size = copy.copy(windows), max(1, size // windows.width)
     windows.level = False
     for start in range(0, len(windows), size):
         u, y, _ = windows.__getitems__(range(start, min(start + size, len(windows))))
@@ -53,22 +54,28 @@ def fit_linear(windows: Windows, ridge: float = _RIDGE) -> Callable[[Tensor], Te
 
     Args:
         windows  Windows  to fit it to
-        ridge    float    > 0, of the mean squares
+        ridge    float    > 0, is added to the mean square of each weight's input
     Returns:
         forecast  callable  x (b, T) to (b, horizon), float64
     Raises:
-        ValueError: if ridge is not positive.
+        ValueError: if ridge is not positive and finite.
 
     Source: Zeng et al. 2023, NLinear; our eq-forecasting-linear.
     """
-    if not ridge > 0:
-        raise ValueError(f"want ridge > 0, got {ridge}")
+    if not 0 < ridge < math.inf:
+        raise ValueError(f"want ridge > 0 and finite, got {ridge}")
     XX, XY, n = 0.0, 0.0, 0
     for x, y in _stretches(windows):
         x, y = x - x[:, -1:], y - x[:, -1:]
         XX, XY, n = XX + x.mT @ x, XY + x.mT @ y, n + len(x)
     W = torch.linalg.solve(XX + ridge * n * torch.eye(len(XX)).to(XX), XY)
-    return lambda x: x[:, -1:] + (x - x[:, -1:]) @ W
+
+    def forecast(x: Tensor) -> Tensor:
+        """Weigh the context less its last value, and add that again."""
+        last = x[:, -1:].to(W)
+        return last + (x.to(W) - last) @ W
+
+    return forecast
 
 
 def floors(task: Forecasting, split: str = "test") -> dict[str, dict[str, float]]:

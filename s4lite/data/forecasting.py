@@ -3,6 +3,7 @@
 Home: chapter 20, "Forecasting" (chapters/20_forecasting.ipynb).
 """
 
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +25,9 @@ class Windows(Dataset):
     """Stretches of a series: what was, zeros in the place of what will be; and what will be.
 
     Args:
-        rows      (n, d + f)  float32: values, and behind them features known at all times
+        rows      (n, d + f)  floats: values, and behind them features known at all times
         width     int         d values a row, >= 1
-        targets   range       samples that are asked for; contexts may reach back before it
+        targets   range       rows that are asked for; contexts may reach back before them
         context, horizon  int  T samples that are shown, H that are asked for, >= 1
         level     bool        take the last known value off all of a window
         blank     (f,) | None  stands for the features in the horizon; None: they stand there
@@ -52,10 +53,11 @@ class Windows(Dataset):
         multiple: int = 1,
     ) -> None:
         check_whole(context=context, horizon=horizon, multiple=multiple)
-        self.rows, self.width, self.mask = rows, _fits(rows, width, mask, blank), mask
+        _fits(rows, width, targets, mask, blank)
+        self.rows, self.width, self.mask = rows, width, mask
         self.context, self.horizon, self.level, self.blank = context, horizon, level, blank
         self.first = max(0, targets.start - context)
-        found = max(0, min(targets.stop, len(rows)) - self.first - context - horizon + 1)
+        found = max(0, targets.stop - self.first - context - horizon + 1)
         self.count = found - found % multiple
         if not self.count:
             wanted = f"{multiple} windows of {context} + {horizon} samples that end in {targets}"
@@ -66,7 +68,7 @@ class Windows(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """u (T + H, d + f) and y (H, d)."""
-        batch = self.__getitems__([range(self.count)[i]])
+        batch = self.__getitems__([range(self.count)[operator.index(i)]])
         return batch.u[0], batch.y[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
@@ -74,20 +76,27 @@ class Windows(Dataset):
         return _cut(self, torch.as_tensor(indices, device=self.rows.device))
 
 
-def _fits(rows: Tensor, width: int, mask: bool, blank: Tensor | None) -> int:
-    """The width, if rows have as many values, and features for the rest."""
+def _fits(rows: Tensor, width: int, targets: range, mask: bool, blank: Tensor | None) -> None:
+    """Raise unless rows have as many values, features for the rest, and what is asked for."""
     check_whole(width=width)
+    if not isinstance(rows, Tensor) or not rows.is_floating_point():
+        raise TypeError(
+            f"want rows as a tensor of floats, got {getattr(rows, 'dtype', rows)!r:.60}"
+        )
     if rows.ndim != 2 or rows.shape[1] < width + mask:
         raise ValueError(f"want rows (n, {width + mask} or more), got {tuple(rows.shape)}")
     if blank is not None and blank.shape != (rows.shape[1] - width,):
         got = f"{tuple(blank.shape)} for rows {tuple(rows.shape)}"
         raise ValueError(f"want blank as long as the features, got {got}")
-    return width
+    if not isinstance(targets, range):
+        raise TypeError(f"want targets as a range, got {type(targets).__name__}")
+    if targets.step != 1 or not 0 <= targets.start <= targets.stop <= len(rows):
+        raise ValueError(f"want targets in a row among {len(rows)} rows, got {targets}")
 
 
 def _cut(windows: Windows, chosen: Tensor) -> Batch:
     """Cut windows (b,) out of the series."""
-    if len(chosen) and not 0 <= chosen.min() <= chosen.max() < windows.count:
+    if not len(chosen) or not 0 <= chosen.min() <= chosen.max() < windows.count:
         raise IndexError(f"want windows from 0 to {windows.count - 1}, got {chosen.tolist()[:9]}")
     T, d = windows.context, windows.width
     places = torch.arange(T + windows.horizon, device=chosen.device)

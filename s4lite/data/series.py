@@ -24,7 +24,8 @@ def borders(n: int, month: int = 0) -> tuple[range, range, range]:
 
     Args:
         n      int  samples of the series
-        month  int  samples of 30 days: 12, 4 and 4 such months; 0: 70 %, what is left, and 20 %
+        month  int  samples of 30 days: 12, 4 and 4 such months; 0: 70 %, what is left, and 20 %,
+                    both rounded down as published, in floating point
     Returns:
         train, val, test  range
     Raises:
@@ -215,6 +216,6 @@ class SeriesFile(SeriesTask):
                 f"{path} has {usual}, and no digest to tell whether it is whole", stacklevel=2
             )
         known = table.values[: len(parts[0]) if self.scale == "train" else None]
-        std = known.std(0)
-        self.mean, self.std = known.mean(0), np.where(std > 0, std, 1.0)
+        varies = known.max(0) > known.min(0)  # a deviation of rounding is none
+        self.mean, self.std = known.mean(0), np.where(varies, known.std(0), 1.0)
         return table._replace(values=(table.values - self.mean) / self.std), parts

@@ -34,16 +34,22 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
 
 
-def _parts(times: np.ndarray) -> dict[str, np.ndarray]:
+def _parts(times: np.ndarray) -> tuple[np.ndarray, ...]:
     """Minutes into the day, weekday (Monday 0), day of the year (0 to 365), month, and day."""
+    form = getattr(times, "ndim", 0), getattr(getattr(times, "dtype", None), "kind", "")
+    if form != (1, "M") or np.isnat(times).any():
+        raise ValueError(f"want times (n,) as datetime64, all of them known, got {times!r:.60}")
     days, months = times.astype("M8[D]"), times.astype("M8[M]")
-    return {
-        "minute": (times - days).astype("m8[m]").astype(np.int64),
-        "weekday": (days.astype(np.int64) + 3) % 7,
-        "yearday": (days - times.astype("M8[Y]")).astype(np.int64),
-        "month": months.astype(np.int64) % 12 + 1,
-        "day": (days - months).astype(np.int64) + 1,
-    }
+    minute = (times - days).astype("m8[m]").astype(np.int64)
+    weekday = (days.astype(np.int64) + 3) % 7
+    yearday = (days - times.astype("M8[Y]")).astype(np.int64)
+    return (
+        minute,
+        weekday,
+        yearday,
+        months.astype(np.int64) % 12 + 1,
+        (days - months).astype(np.int64) + 1,
+    )
 
 
 def clock(times: np.ndarray, kind: str = "circles", quarters: bool = False) -> np.ndarray:
@@ -59,23 +65,22 @@ def clock(times: np.ndarray, kind: str = "circles", quarters: bool = False) -> n
     Returns:
         features  (n, f)  float32, f = `CLOCKS[kind]`, more with quarters; circles always tell them
     Raises:
-        ValueError: if kind is unknown.
+        ValueError: if kind is unknown, or a time.
 
     Source: Informer's code, the S4 code; our eq-forecasting-circle, eq-forecasting-symbols.
     """
     if kind not in CLOCKS:
         raise ValueError(f"want one of {', '.join(CLOCKS)}, got {kind!r}")
-    p = _parts(times)
-    minute, weekday, yearday = p["minute"], p["weekday"], p["yearday"]
+    minute, weekday, yearday, month, day = _parts(times)
     if kind in ("circles", "seasons"):
         into = [minute / _DAY, (weekday * _DAY + minute) / _WEEK]
         into += [(yearday * _DAY + minute) / _YEAR] * (kind == "seasons")
         columns = [f(2 * np.pi * share) for share in into for f in (np.sin, np.cos)]
     elif kind == "lines":
         columns = [minute % 60 / 59] * quarters + [minute // 60 / 23, weekday / 6]
-        columns = [x - 0.5 for x in (*columns, (p["day"] - 1) / 30, yearday / 365)]
+        columns = [x - 0.5 for x in (*columns, (day - 1) / 30, yearday / 365)]
     else:
-        symbols = [(p["month"], 13), (p["day"], 32), (weekday, 7), (minute // 60, 24)]
+        symbols = [(month, 13), (day, 32), (weekday, 7), (minute // 60, 24)]
         symbols += [(minute % 60 // 15, 4)] * quarters
         return np.concatenate([np.eye(n, dtype=np.float32)[i] for i, n in symbols], 1)
     return np.stack(columns, 1).astype(np.float32)
@@ -89,6 +94,20 @@ def _moments(words: Sequence[str]) -> np.ndarray:
     return np.array(words, dtype="M8[m]")
 
 
+def _lines(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """The header's names, each of its own, and the rows, each with a field for every name."""
+    lines = Path(path).read_text("utf-8-sig", errors="replace").rstrip().splitlines()
+    header = lines[0].split(",") if lines else []
+    if header[:1] != ["date"] or len(lines) < 3 or len(set(header)) < len(header):
+        got = f"{lines[0]!r:.200} and {len(lines) - 1} rows" if lines else "nothing"
+        raise ValueError(f'want a header "date,...", no name twice, and rows in {path}, got {got}')
+    for number, line in enumerate(lines[1:], 2):
+        if (fields := line.count(",") + 1) != len(header) and line:
+            got = f"{fields} in line {number}: {line!r:.60}"
+            raise ValueError(f"want times and numbers in {path}, {len(header)} a line, got {got}")
+    return header, lines[1:]
+
+
 def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Table:
     """Read a file of numbers by time: a header that begins with "date", then evenly spaced rows.
 
@@ -98,19 +117,19 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
     Returns:
         Table
     Raises:
+        OSError: if it cannot be read.
         ValueError: if it is no such table, or a column, a number or a row is missing.
     """
-    lines = Path(path).read_text("utf-8-sig", errors="replace").rstrip().splitlines()
-    header = lines[0].split(",") if lines else []
-    if header[:1] != ["date"] or len(lines) < 3:
-        raise ValueError(f'want a header "date,..." and rows in {path}, got {lines[:1]!r}')
+    header, lines = _lines(path)
     columns = tuple(header[1:] if columns is None else columns)
-    if unknown := [name for name in columns if name not in header[1:]]:
-        raise ValueError(f"want columns among {', '.join(header[1:])} in {path}, got {unknown}")
+    unknown = [name for name in columns if name not in header[1:]]
+    if unknown or not columns:
+        among = ", ".join(header[1:])
+        raise ValueError(f"want columns among {among:.300} in {path}, got {unknown}")
     try:
-        times = _moments([line.partition(",")[0] for line in lines[1:]])
+        times = _moments([line.partition(",")[0] for line in lines])
         places = [header.index(name) for name in columns]
-        values = np.loadtxt(lines[1:], delimiter=",", usecols=places, ndmin=2, comments=None)
+        values = np.loadtxt(lines, delimiter=",", usecols=places, ndmin=2, comments=None)
     except ValueError as error:
         raise ValueError(f"want times and numbers in {path}: {error}") from None
     uneven = np.flatnonzero(np.diff(times) != times[1] - times[0])

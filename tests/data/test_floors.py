@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4lite.data.floors import fit_linear, floors, repeat
+from s4lite.data.floors import _stretches, fit_linear, floors, repeat
 from s4lite.data.forecasting import Forecasting, Windows
 from s4lite.data.series import published
 
@@ -71,9 +71,15 @@ def test_linear_finds_a_rhythm_whatever_the_level():
 
 
 def test_linear_refuses():
-    for ridge in (0, -1, float("nan")):
+    for ridge in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="want ridge > 0"):
             fit_linear(windows_of(np.arange(50.0), 5, 3), ridge)
+
+
+def test_linear_takes_single_precision():
+    windows = windows_of(np.random.default_rng(3).normal(size=200), 9, 4)
+    forecast, x = fit_linear(windows), torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
+    assert forecast(x).dtype == torch.float64 and torch.equal(forecast(x), forecast(x.double()))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +112,17 @@ def test_floors_are_means_over_windows_and_leads(folder, split):
         assert abs(scores[name]["mae"] - np.abs(error).mean()) < 1e-9
     assert list(scores) == ["mean", "last", "day", "linear"]
     assert scores["linear"]["mse"] < scores["day"]["mse"] < scores["last"]["mse"]
+
+
+def test_floors_of_all_columns(folder):
+    """Means over the columns; and never more rows at once than for one column."""
+    task = Forecasting(folder, series="ecl", horizon=5, context=24, univariate=False)
+    test = Forecasting(folder, series="ecl", horizon=5, context=24, univariate=False, level=False)
+    u, y, _ = test.splits().test.__getitems__(range(len(test.splits().test)))
+    scores = floors(task)
+    assert abs(scores["mean"]["mse"] - y.double().square().mean()) < 1e-9
+    assert abs(scores["last"]["mae"] - (u[:, 23:24, :321].double() - y).abs().mean()) < 1e-9
+    assert max(len(x) for x, _ in _stretches(task.splits().train)) <= 512
 
 
 def test_floors_do_not_depend_on_what_stands_beside_the_values(folder):

@@ -152,6 +152,10 @@ def test_windows_refuse():
     for bad in ([len(windows)], [0, -1]):  # would look into another part
         with pytest.raises(IndexError, match="want windows from 0 to 31"):
             windows.__getitems__(bad)
+    with pytest.raises(IndexError, match=r"want windows from 0 to 31, got \[\]"):
+        windows.__getitems__([])
+    with pytest.raises(TypeError, match="integer"):
+        windows[1:3]
     for name in ("context", "horizon"):
         for wrong, error in ((0, ValueError), (2.0, TypeError), (True, TypeError)):
             sizes = {"context": 6, "horizon": 3} | {name: wrong}
@@ -163,6 +167,18 @@ def test_windows_refuse():
         Windows(rows[:, 0], 1, range(40), 6, 3)
     with pytest.raises(ValueError, match="want blank as long as the features"):
         Windows(rows, 1, range(40), 6, 3, blank=torch.zeros(2))
+
+
+def test_windows_refuse_targets_that_are_no_part_of_the_rows():
+    rows = rows_of(40, 2)
+    for targets in (range(-9, 30), range(0, 41), range(0, 40, 2), range(40, 0, -1), range(30, 20)):
+        with pytest.raises(ValueError, match="want targets in a row among 40 rows, got range"):
+            Windows(rows, 2, targets, 6, 3)
+    with pytest.raises(TypeError, match="want targets as a range, got list"):
+        Windows(rows, 2, list(range(40)), 6, 3)
+    for wrong in (rows.numpy(), rows.long(), None):
+        with pytest.raises(TypeError, match="want rows as a tensor of floats"):
+            Windows(wrong, 2, range(40), 6, 3)
 
 
 # ------------------------------------------------------------------ the task

@@ -107,13 +107,20 @@ def test_ecl_is_read_and_scaled(clients, scale):
 
 
 @pytest.mark.filterwarnings("ignore:.*ECL.csv has")
-def test_a_column_that_never_changes_is_not_divided_by_zero(tmp_path):
+@pytest.mark.parametrize("level, later", [(7.5, 7.5), (0.1, 0.1), (0.1, 2.1)])
+def test_a_column_that_never_changes_is_not_divided_by_zero(tmp_path, level, later):
+    """Nor by what rounding makes of zero: the deviation of 28 times 0.1 comes out as 1e-17."""
+
     def still(lines):
-        return [line.rpartition(",")[0] + ",7.5" if i else line for i, line in enumerate(lines)]
+        ends = ["", *[level] * 28, *[later] * 12]
+        return [line.rpartition(",")[0] + f",{end}" if end else line
+                for line, end in zip(lines, ends, strict=True)]  # fmt: skip
 
     write(tmp_path / "ECL.csv", CLIENTS, 40, change=still)
     task = SeriesFile(tmp_path, series="ecl")
-    assert not task.read()[0].values.any() and task.std.tolist() == [1] and task.mean == [7.5]
+    values = task.read()[0].values[:, 0]
+    assert task.std.tolist() == [1] and np.allclose(task.mean, level)
+    assert np.allclose(values, [0.0] * 28 + [later - level] * 12, atol=1e-12)
 
 
 def test_ecl_of_another_length_is_doubted(clients):

@@ -69,6 +69,10 @@ BAD = {
     "time stands still": (lambda x: [x[0], x[1], x[1]], "want even steps"),
     "an empty number": (one(5, ["2016-02-29 02:00:00,,1"]), "want times and numbers"),
     "a word": (one(5, ["2016-02-29 02:00:00,1,much"]), "want times and numbers"),
+    "a field too many": (one(5, ["2016-02-29 02:00:00,1,2,3"]), "3 a line, got 4 in line 6"),
+    "a field slipped in": (one(5, ["2016-02-29 02:00:00,,1,2"]), "3 a line, got 4 in line 6"),
+    "a name twice": (one(0, ["date,OT,OT"]), "no name twice"),
+    "no column": (lambda x: [line.partition(",")[0] for line in x], "want columns among"),
     "a column too few": (one(5, ["2016-02-29 02:00:00,1"]), "want times and numbers"),
     "no number": (one(5, ["2016-02-29 02:00:00,1,nan"]), "want finite numbers"),
     "infinity": (one(5, ["2016-02-29 02:00:00,1,inf"]), "want finite numbers"),
@@ -96,6 +100,15 @@ def test_unknown_columns_are_named(tmp_path):
         read_table(tmp_path / "a.csv", ["OT", "MT_320"])
     with pytest.raises(ValueError, match="got \\['date'\\]"):
         read_table(tmp_path / "a.csv", ["date"])
+    with pytest.raises(ValueError, match=r"want columns among HUFL, OT .* got \[\]"):
+        read_table(tmp_path / "a.csv", [])
+
+
+def test_a_number_never_stands_in_its_neighbours_column(tmp_path):
+    """An empty field before it would move it by one; only one column is read, and it is there."""
+    write(tmp_path / "a.csv", change=one(5, ["2016-02-29 02:00:00,,1,2"]))
+    with pytest.raises(ValueError, match="got 4 in line 6: '2016-02-29 02:00:00,,1,2'"):
+        read_table(tmp_path / "a.csv", ["OT"])
 
 
 # ------------------------------------------------------------------ the clock
@@ -155,3 +168,14 @@ def test_sizes_are_as_said():
         ValueError, match="want one of circles, seasons, lines, symbols, got 'sundial'"
     ):
         clock(hours, "sundial")
+
+
+@pytest.mark.parametrize("kind", CLOCKS)
+def test_only_times_are_told(kind):
+    unknown = np.array(["2017-01-01", "NaT"], "M8[m]")
+    for bad in (["2017-01-01"], np.arange(3), unknown, np.zeros((2, 2), "M8[m]")):
+        with pytest.raises(
+            ValueError, match=r"want times .* as datetime64, all of them known, got"
+        ):
+            clock(bad, kind)
+    assert clock(np.zeros(0, "M8[m]"), kind).shape == (0, CLOCKS[kind])
