@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from s4lite.data.draws import check_sizes
 from s4lite.data.files import DamagedData, Source, fetch, find
 
 __all__ = ["Corpus", "corpus", "cut_parts", "read_corpus"]
@@ -26,6 +27,9 @@ class Corpus:
         plain     tuple of Source  the same files unpacked, if their digests are known
         sizes     tuple | None     bytes or characters of train, val and test, if in one file
         alphabet  bytes            the bytes that may occur, in the order of their numbers
+    Raises:
+        TypeError, ValueError: if the name is no folder's, the files do not match the members, a
+            size is below 1, or the alphabet is empty or has a byte twice.
     """
 
     name: str
@@ -34,6 +38,17 @@ class Corpus:
     plain: tuple[Source, ...] = ()
     sizes: tuple[int, int, int] | None = None
     alphabet: bytes = bytes(range(256))
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in (".", "..") or {*self.name} & {*"/\\"}:
+            raise ValueError(f"want a name that a folder may have, got {self.name!r}")
+        if not self.members or len(self.plain) not in (0, len(self.members)):
+            got = f"{len(self.members)} members and {len(self.plain)} plain files"
+            raise ValueError(f"want members, and as many plain files or none, got {got}")
+        if self.sizes is not None:
+            check_sizes(self.sizes)
+        if not 0 < len(self.alphabet) == len({*self.alphabet}):
+            raise ValueError(f"want an alphabet with each byte once, got {self.alphabet!r}")
 
 
 _MAHONEY = {
@@ -61,7 +76,7 @@ _SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed
 
 
 def _mahoney(name: str) -> Corpus:
-    """The first 10^8 bytes of Wikipedia, in one of two forms."""
+    """10^8 bytes of Wikipedia: as it is, or of what is left of it in 27 letters."""
     zipped, plain, alphabet = _MAHONEY[name]
     url, licence = f"https://mattmahoney.net/dc/{name}.zip", "Wikipedia's: GFDL and CC BY-SA"
     archive = Source(f"{name}.zip", url, f"sha256:{zipped}", licence, also=(f"{name}/{name}.zip",))
@@ -74,7 +89,8 @@ def _wikitext(name: str) -> Corpus:
     folder, (md5, *digests) = name.replace("wikitext", "wikitext-"), _WIKITEXT[name]
     url, licence = f"https://wikitext.smerity.com/{folder}-v1.zip", "CC BY-SA 3.0"
     members = tuple(f"{folder}/wiki.{part}.tokens" for part in ("train", "valid", "test"))
-    note, also = f"in words, not raw: {members[0]} and so on", (f"{folder}/{folder}-v1.zip",)
+    unpacked = f"{members[0]} and so on" if digests else "the zip itself, not unpacked"
+    note, also = f"in words, not raw: {unpacked}", (f"{folder}/{folder}-v1.zip",)
     archive = Source(f"{folder}-v1.zip", url, f"md5:{md5}", licence, note, also)
     pairs = zip(members, digests, strict=False)  # the longer one's files are known by their zip
     plain = tuple(Source(member, url, f"sha256:{each}", licence) for member, each in pairs)
@@ -121,7 +137,10 @@ def read_corpus(
     Raises:
         MissingData: if they are not there and cannot be had.
         DamagedData: if a file has another digest, or the archive has not the members.
+        ValueError: if the text names neither files nor an archive.
     """
+    if not text.plain and text.archive is None:
+        raise ValueError(f"want a text with files or an archive, got {text.name} with neither")
     paths = [find(source, data_dir) for source in text.plain]
     if paths and all(paths):
         return tuple(path.read_bytes() for path in paths)
@@ -132,7 +151,7 @@ def read_corpus(
     try:
         with zipfile.ZipFile(path) as opened:
             return tuple(opened.read(member) for member in text.members)
-    except (zipfile.BadZipFile, KeyError, zlib.error) as error:
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError, RuntimeError) as error:
         want = ", ".join(text.members)
         raise DamagedData(f"want {want} in {path}, got a file without ({error})") from error
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from s4lite.data.corpora import Corpus, corpus, read_corpus
 from s4lite.data.draws import check_whole
-from s4lite.data.files import Source
+from s4lite.data.files import DamagedData, Source
 from s4lite.data.shards import Shards, TokenTask, open_shard, shards_in
 from s4lite.data.task import Splits
 from s4lite.data.windows import TextWindows, scored_once, side_by_side
@@ -66,7 +66,8 @@ class TextTask(TokenTask):
                 f"want a text in {self.files} file(s), parted by sizes if in one, got {got}"
             )
         sources = (*self.text.plain, *filter(None, [self.text.archive]))
-        facts = {"files": [s.digest for s in sources], "sizes": self.text.sizes} | facts
+        facts = {"files": [s.digest for s in sources], "members": self.text.members} | facts
+        facts |= {"sizes": self.text.sizes, "letters": self.text.alphabet.hex()}
         self.shards = shards_in(self.data_dir / "text", self.text.name, facts)
 
     def sources(self) -> tuple[Source, ...]:
@@ -83,8 +84,11 @@ class TextTask(TokenTask):
         raise NotImplementedError
 
     def _write(self) -> None:
-        contents = read_corpus(self.text, self.data_dir, download=self.download)
-        for name, array in self._encode(contents).items():
+        try:
+            arrays = self._encode(read_corpus(self.text, self.data_dir, download=self.download))
+        except UnicodeDecodeError as error:
+            raise DamagedData(f"want {self.text.name} in UTF-8, got a file with {error}") from error
+        for name, array in arrays.items():
             self.shards.write(f"{name}.npy", lambda array=array: array)
 
 
@@ -139,8 +143,9 @@ class WindowedText(TextPart):
 
     def symbols(self, split: str) -> np.ndarray:
         """The symbols (n + 1,) of "train", "val" or "test"; the first is known, n are asked for."""
+        opener = self._opener(split)
         self.prepare()
-        return self._opener(split)()
+        return opener()
 
     def _opener(self, split: str) -> Callable[[], np.ndarray]:
         names = ("train", "val", "test")
@@ -154,8 +159,8 @@ class WindowedText(TextPart):
 
         Source: our eq-language-perplexity; of perplexity take log2 first.
         """
-        self.prepare()
         self._opener(split)  # refuses what is no split
+        self.prepare()
         asked = len(open_shard(self.shards, f"{split}.npy")) - 1
         size = open_shard(self.shards, "bytes.npy")[("train", "val", "test").index(split)]
         return float(bits * asked / size)

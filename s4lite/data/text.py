@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from s4lite.data.corpora import Corpus, cut_parts
+from s4lite.data.counts import check_symbols
 from s4lite.data.documents import code_points
 from s4lite.data.passages import WindowedText, numbered
 
@@ -69,7 +70,8 @@ class Bytes(WindowedText):
 
     def decode(self, symbols: np.ndarray) -> bytes:
         """The bytes that numbers (n,) stand for."""
-        return self.vocabulary()[np.asarray(symbols)].tobytes()
+        kinds = self.vocabulary()
+        return kinds[check_symbols(symbols, len(kinds))].tobytes()
 
 
 class Letters(WindowedText):
@@ -112,7 +114,8 @@ class Letters(WindowedText):
 
     def decode(self, symbols: np.ndarray) -> str:
         """The characters that numbers (n,) stand for."""
-        return self.vocabulary()[np.asarray(symbols)].tobytes().decode("utf-32-le")
+        kinds = self.vocabulary()
+        return kinds[check_symbols(symbols, len(kinds))].tobytes().decode("utf-32-le")
 
 
 def count_words(content: bytes) -> list[str]:
@@ -186,6 +189,6 @@ class Words(WindowedText):
     def decode(self, symbols: np.ndarray) -> str:
         """The text that numbers (n,) stand for; a line ends at each <eos>."""
         words, lines = self.vocabulary(), [[]]
-        for i in np.asarray(symbols).tolist():
+        for i in check_symbols(symbols, len(words)).tolist():
             lines[-1].append(words[i]) if i else lines.append([])
         return "\n".join(" ".join(line) for line in lines)

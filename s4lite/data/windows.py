@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from s4lite.data.draws import check_whole
 from s4lite.data.task import Batch
 
-__all__ = ["TextWindows", "scored_once", "side_by_side"]
+__all__ = ["TextWindows", "check_windows", "scored_once", "side_by_side"]
 
 
 def scored_once(n: int, length: int, context: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +60,20 @@ def side_by_side(n: int, length: int, stride: int | None = None) -> np.ndarray:
     return np.arange(0, n - length + 1, stride)
 
 
+def check_windows(starts: np.ndarray, length: int, first: np.ndarray, n: int) -> None:
+    """Raise TypeError or ValueError unless windows lie in a text of n + 1 symbols."""
+    check_whole(length=length)
+    for name, each in (("starts", starts), ("first", first)):
+        if each.ndim != 1 or (len(each) and each.dtype.kind not in "iu"):
+            raise TypeError(f"want {name} (K,) of ints, got {each.dtype} {each.shape}")
+    if len(first) != len(starts):
+        raise ValueError(f"want first for each of {len(starts)} windows, got {len(first)}")
+    if len(starts) and not 0 <= starts.min() <= starts.max() <= n - length:
+        raise ValueError(f"want windows of {length} inside {n} symbols, got others")
+    if len(first) and not 0 <= first.min() <= first.max() <= length:
+        raise ValueError(f"want first from 0 to {length}, got {first.min()} to {first.max()}")
+
+
 class TextWindows(Dataset):
     """Windows of a text: items (u (L,), y (L,)), int64, y one symbol ahead of u.
 
@@ -69,7 +83,7 @@ class TextWindows(Dataset):
         length  int                  L
         first   (K,) | None          y is -100 at the places of a window before this one
     Raises:
-        ValueError: if a window does not lie in the text.
+        TypeError, ValueError: if a window does not lie in the text, or an argument is not as said.
 
     Source: our eq-language-windows.
     """
@@ -83,9 +97,7 @@ class TextWindows(Dataset):
     ) -> None:
         self.text, self.starts, self.length = text, np.asarray(starts), length
         self.first = np.zeros_like(self.starts) if first is None else np.asarray(first)
-        n = len(self.symbols) - 1
-        if len(self.starts) and not 0 <= self.starts.min() <= self.starts.max() <= n - length:
-            raise ValueError(f"want windows of {length} inside {n} symbols, got others")
+        check_windows(self.starts, length, self.first, len(self.symbols) - 1)
 
     @property
     def symbols(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s4lite.data.corpora import Corpus
-from s4lite.data.counts import Counts, grams, packed, text_floors
+from s4lite.data.counts import Counts, GramTable, check_symbols, grams, packed, text_floors
 from s4lite.data.files import Source, digest_of
 from s4lite.data.text import Bytes, Words
 
@@ -83,6 +83,43 @@ def test_keys_have_room(V, j):
         grams(symbols, 2**33, 1)
 
 
+@pytest.mark.parametrize("V", [np.int64(300), np.uint64(300), np.int32(70_000)])
+def test_numpys_whole_numbers_do_not_run_over(V):
+    symbols = np.array([0, 1, 299, 7] * 5)
+    with pytest.raises(ValueError, match=r"want V\^\(order \+ 1\) <= 2\^64"):
+        Counts(symbols, V, 7)
+    with pytest.raises(ValueError, match=r"<= 2\^64"):
+        grams(symbols, V, 7)
+    want = Counts(symbols, int(V), 2).bits(symbols)
+    assert np.array_equal(Counts(symbols, V, np.int64(2)).bits(symbols), want)
+
+
+def test_what_has_no_room_is_refused_before_anything_is_counted(monkeypatch):
+    monkeypatch.setattr("s4lite.data.counts.GramTable", None)
+    with pytest.raises(ValueError, match=r"<= 2\^64"):
+        Counts(np.zeros(100, int), 256, 8)
+
+
+def test_a_table_of_nothing_is_refused():
+    for n in (0, 2):
+        with pytest.raises(ValueError, match=f"want more than 2 symbols to count, got {n}"):
+            GramTable(np.zeros(n, int), 2, 2)
+
+
+@pytest.mark.parametrize("known", [3, [1, 2], [[1, 2, 3]]])
+def test_known_is_one_number_a_symbol(known):
+    with pytest.raises(ValueError, match=r"want known \(3,\), got"):
+        Counts(np.array([0, 1, 1]), 2, 1).bits(np.array([0, 1, 0]), np.array(known))
+
+
+@pytest.mark.parametrize("strange", [-100, 256, 2**40])
+def test_check_symbols_names_the_first_strange_one(strange):
+    assert check_symbols([255, 0], 256).tolist() == [255, 0]
+    assert check_symbols([], 256).dtype == np.int64
+    with pytest.raises(ValueError, match=rf"want symbols 0 \.\. 255, got {strange}$"):
+        check_symbols([3, strange, -7], 256)
+
+
 @pytest.mark.parametrize(
     ("symbols", "V", "order", "error", "message"),
     [
@@ -142,6 +179,14 @@ def test_floors_of_bytes(tmp_path, rng):
     assert text_floors(task, orders=(), split="val") != text_floors(task, orders=())
     with pytest.raises(ValueError, match="want past >= 0"):
         text_floors(task, past=-1)
+    with pytest.raises(ValueError, match="want order 2 >= 0"):
+        text_floors(task, orders=(0, -1))
+    with pytest.raises(TypeError, match="want order 1 as an int"):
+        text_floors(task, orders=[1.0])
+    each = [text_floors(task, orders=iter([k]))[f"order {k}"] for k in (2, 0, 5)]
+    together = text_floors(task, orders=(2, 0, 5))  # counted once, for the longest
+    assert abs(np.array([together[f"order {k}"] for k in (2, 0, 5)]) - each).max() < 1e-12
+    assert list(together)[1:4] == ["order 2", "order 0", "order 5"]
     with pytest.raises(ValueError, match="want a split among"):
         text_floors(task, split="valid")
 

@@ -115,6 +115,51 @@ def test_damaged_files_are_refused_and_left(tmp_path, change):
     assert (tmp_path / "small").read_bytes() == content and not (tmp_path / "text").exists()
 
 
+def test_what_is_said_of_unpacked_files_is_true():
+    """Of WikiText-103 only the zip is known by its digest; nobody is sent to unpack it."""
+    two, hundred = corpus("wikitext2"), corpus("wikitext103")
+    assert len(two.plain) == 3 and two.plain[0].name in two.archive.note
+    assert not hundred.plain and "not unpacked" in hundred.archive.note
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"name": "a/b"}, ValueError, "want a name that a folder may have, got 'a/b'"),
+        ({"name": ".."}, ValueError, "want a name that a folder may have"),
+        ({"name": ""}, ValueError, "want a name that a folder may have"),
+        ({"members": ()}, ValueError, "got 0 members and 0 plain"),
+        ({"members": ("a", "b"), "plain": (1,)}, ValueError, "got 2 members and 1 plain"),
+        ({"sizes": (3, 2)}, ValueError, "want sizes of train, val and test"),
+        ({"sizes": (3, 0, 2)}, ValueError, "want size of val >= 1"),
+        ({"sizes": (3, 1.5, 2)}, TypeError, "want size of val as an int"),
+        ({"alphabet": b"aba"}, ValueError, "want an alphabet with each byte once, got b'aba'"),
+        ({"alphabet": b""}, ValueError, "want an alphabet"),
+    ],
+)
+def test_a_strange_corpus_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        Corpus(**({"name": "x", "members": ("x",)} | change))
+
+
+def test_a_corpus_needs_files(tmp_path):
+    with pytest.raises(ValueError, match="want a text with files or an archive, got x with neith"):
+        read_corpus(Corpus("x", ("x",)), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [Letters, Words])
+def test_a_text_that_is_no_text_is_refused(tmp_path, kind):
+    content = b"abc \xff def\n"
+    if kind is Letters:
+        text = one_file(tmp_path, content, (4, 4, 4))
+    else:
+        members = ("w/a", "w/b", "w/c")
+        text = Corpus("w", members, None, tuple(keep(tmp_path, name, content) for name in members))
+    with pytest.raises(DamagedData, match=f"want {text.name} in UTF-8, got a file with .*0xff"):
+        kind(tmp_path, corpus=text, length=2).prepare()
+    assert not (tmp_path / "text").exists()
+
+
 def test_parts_begin_with_what_was_before():
     text = Corpus("x", ("x",), sizes=(5, 3, 2))
     train, val, test = cut_parts(np.arange(10), text)
@@ -169,6 +214,15 @@ def test_an_alphabet_is_kept_to(tmp_path):
         Bytes(tmp_path, corpus=other, length=4).prepare()
 
 
+def test_the_same_file_under_another_alphabet_is_another_cache(tmp_path):
+    content = b"abcaab" * 10
+    for alphabet in (b"abc", b"cba"):
+        text = one_file(tmp_path, content, (40, 10, 10), alphabet=alphabet)
+        task = Bytes(tmp_path, corpus=text, length=4)
+        assert task.decode(task.symbols("train")) == content[:40]
+        assert task.symbols("train")[:3].tolist() == [alphabet.index(x) for x in b"abc"]
+
+
 # ------------------------------------------------------------------ letters
 
 
@@ -217,7 +271,40 @@ def test_words(tmp_path):
     assert task.encode("the cat\n\nb").tolist() == task.encode("the  cat\n \n b\n").tolist()
 
 
+def test_the_same_archive_with_other_members_is_another_cache(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        for member, content in (("a", "one two\n" * 9), ("b", "two\n" * 5), ("c", "one\n" * 5)):
+            archive.writestr(member, content)
+    source = Source("w.zip", "", digest_of(tmp_path / "w.zip"))
+    for members, want in ((("a", "b", "c"), "two"), (("a", "c", "b"), "one")):
+        task = Words(tmp_path, corpus=Corpus("w", members, source), length=2)
+        assert task.vocabulary()[task.symbols("val")[1]] == want
+
+
 # ------------------------------------------------------------------ all of them
+
+
+def test_decode_does_not_take_what_is_not_asked(tmp_path):
+    """-100 in y is no symbol; numpy would count it from the end of the list."""
+    letters = Letters(tmp_path, corpus=one_file(tmp_path, TEXT.encode(), SIZES))
+    for task in (letters, Words(tmp_path, corpus=three_files(tmp_path))):
+        assert task.decode([]) == ""
+        for strange in (-100, -1, task.d_input):
+            with pytest.raises(ValueError, match=rf"want symbols 0 \.\. .*, got {strange}$"):
+                task.decode(torch.tensor([1, strange]))
+    task = Bytes(tmp_path, download=False)  # all 256: it needs no file
+    assert task.decode([255, 0]) == b"\xff\x00" and task.decode([]) == b""
+    with pytest.raises(ValueError, match=r"want symbols 0 \.\. 255, got -100"):
+        task.decode(np.array([1, -100]))
+    with pytest.raises(TypeError, match=r"want symbols \(n,\) of ints"):
+        task.decode(np.array([0.5]))
+
+
+def test_a_strange_split_is_refused_before_anything_is_read(tmp_path):
+    task = Letters(tmp_path, download=False)
+    for call in (task.symbols, lambda split: task.bits_per_byte(1.0, split)):
+        with pytest.raises(ValueError, match="want a split among train, val, test"):
+            call("valid")
 
 
 @pytest.mark.parametrize("context", [None, 0, 7, 31])

@@ -107,6 +107,26 @@ def test_a_copy_takes_no_data_along():
     assert "_symbols" not in vars(copy) and torch.equal(copy[8][1], windows[8][1])
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"length": 0}, ValueError, "want length >= 1"),
+        ({"length": 5.0}, TypeError, "want length as an int"),
+        ({"starts": np.array([0.0, 5.0])}, TypeError, r"want starts \(K,\) of ints, got float64"),
+        ({"starts": np.array([[0, 5]])}, TypeError, r"want starts \(K,\) of ints"),
+        ({"first": np.array([0])}, ValueError, "want first for each of 2 windows, got 1"),
+        ({"first": np.array([0, 11])}, ValueError, "want first from 0 to 10, got 0 to 11"),
+        ({"first": np.array([-1, 0])}, ValueError, "want first from 0 to 10, got -1 to 0"),
+        ({"first": np.array([0.5, 0.5])}, TypeError, r"want first \(K,\) of ints"),
+    ],
+)
+def test_windows_are_checked(change, error, message):
+    arguments = {"starts": np.array([0, 20]), "length": 10, "first": np.array([0, 3])}
+    assert len(TextWindows(opened, **arguments)) == 2
+    with pytest.raises(error, match=message):
+        TextWindows(opened, **(arguments | change))
+
+
 @pytest.mark.parametrize("starts", [[-1], [0, 91], [90, 95, 0]])
 def test_windows_must_lie_in_the_text(starts):
     with pytest.raises(ValueError, match="want windows of 10 inside 99 symbols"):
