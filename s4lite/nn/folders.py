@@ -7,10 +7,8 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
 import platform
-import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-__all__ = ["BadFolder", "Folder", "read_tensors", "tensor_files", "versions", "write_folder"]
+__all__ = ["BadFolder", "Folder", "few_of", "refused_of", "versions", "write_folder"]
 
 
 class BadFolder(OSError):
@@ -50,7 +47,9 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
 def _put(part: Path, path: Path) -> None:
     """Give a folder its name. One that has it moves aside, and goes when the new one stands."""
     old = _aside(path)
-    if path.exists():
+    if path.exists() and not any(path.iterdir()):
+        path.rmdir()  # what may stand aside is still the only one
+    elif path.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
     try:
@@ -68,14 +67,32 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first few of some names."""
+def _place(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads: "~" is the user's home; a link, or "..", is followed."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.is_symlink() or path.name in ("", "..") else path
+
+
+def few_of(names: Iterable[str]) -> str:
+    """The first few of some names, for a message.
+
+    Args:
+        names  iterable of str
+    Returns:
+        text  str
+    """
     names = sorted(names)
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "") or "nothing"
 
 
-def _told(path: Path) -> str:
-    """What there is to say of a folder that is refused."""
+def refused_of(path: Path) -> str:
+    """What there is to say of a folder that is refused, behind what came.
+
+    Args:
+        path  Path
+    Returns:
+        text  str
+    """
     return f"cut short, damaged or from elsewhere. Nothing was loaded from {path}"
 
 
@@ -83,12 +100,14 @@ def versions() -> dict[str, str]:
     """The versions of Python, torch, numpy and s4lite that are running."""
     from s4lite import __version__
 
-    named = {"python": platform.python_version(), "torch": torch.__version__}
+    named = {"python": platform.python_version(), "torch": str(torch.__version__)}
     return named | {"numpy": np.__version__, "s4lite": __version__}
 
 
 def _refuse_foreign(path: Path, kind: str, index: str) -> None:
     """Raise FileExistsError if something stands there that is not ours alone: it would be lost."""
+    if path.exists() and path.samefile(Path.cwd()):
+        raise FileExistsError(errno.EEXIST, "want a new name, got the folder we are in", str(path))
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
@@ -98,9 +117,40 @@ def _refuse_foreign(path: Path, kind: str, index: str) -> None:
     if others := sorted({p.name for p in path.iterdir()} - ours) if path.is_dir() else [path.name]:
         raise FileExistsError(
             errno.EEXIST,
-            f"want a new name, or a folder of {kind} alone, got {_some(others)}",
+            f"want a new name, or a folder of {kind} alone, got {few_of(others)}",
             str(path),
         )
+
+
+def _seal(about: Mapping[str, Any]) -> str:
+    """The digest of an index, however its lines are laid out."""
+    said = {name: each for name, each in about.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _fill(
+    part: Path, files: Iterable[tuple[str, bytes]], about: Mapping[str, Any], index: str
+) -> None:
+    """Write files and their index into a new folder, down to the disk."""
+    part.mkdir()
+    listed = {name: _write(part / name, content) for name, content in files}
+    plain = json.loads(json.dumps({**about, "files": listed}, allow_nan=False))
+    _write(part / index, json.dumps(plain | {"sha256": _seal(plain)}, indent=1).encode())
+    _sync(part)
+
+
+@contextlib.contextmanager
+def _or_nothing(part: Path, path: Path) -> Iterator[None]:
+    """Whatever goes wrong, nothing of a new folder is left; of a full disk say that too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        what = f"{os.strerror(error.errno)}: no part of it was kept, and what stood there stands"
+        raise OSError(error.errno, what, str(path)) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_folder(
@@ -123,24 +173,14 @@ def write_folder(
         FileExistsError: if what has this name holds anything else: it would be lost.
         OSError: if the disk is full or may not be written; what stood there stands.
     """
-    path = Path(path)
+    path = _place(path)
     _refuse_foreign(path, kind, index)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir()
-        listed = {name: _write(part / name, content) for name, content in files}
-        about = {"kind": kind, "format": 1, "versions": versions(), "facts": dict(facts)}
-        text = json.dumps(about | {"files": listed}, indent=1, allow_nan=False)
-        _write(part / index, text.encode())
-        _sync(part), _put(part, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        what = f"{os.strerror(error.errno)}: no part of it was kept, and what stood there stands"
-        raise OSError(error.errno, what, str(path)) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    about = {"kind": kind, "format": 1, "versions": versions(), "facts": dict(facts)}
+    with _or_nothing(part, path):
+        _fill(part, files, about, index)
+        _put(part, path)
 
 
 class Folder:
@@ -161,15 +201,15 @@ class Folder:
     def __init__(
         self, path: str | os.PathLike[str], kind: str, index: str = "manifest.json"
     ) -> None:
-        path = Path(path)
+        path = _place(path)
         self.path = _aside(path) if not path.exists() and _aside(path).is_dir() else path
         about = _read_index(self.path, kind, index)
         self.facts, self.files, self.versions = about["facts"], about["files"], about["versions"]
         for name, file in self.files.items():
-            at = self.path / Path(name).name
+            at = self.path / name
             got = f"{at.stat().st_size:,} bytes" if at.is_file() else "no such file"
             if got != (want := f"{file['bytes']:,} bytes"):
-                raise BadFolder(f"want {name} of {want}, got {got}: {_told(self.path)}")
+                raise BadFolder(f"want {name} of {want}, got {got}: {refused_of(self.path)}")
 
     def read(self, name: str) -> bytes:
         """The content of a file; BadFolder if it is not what was written."""
@@ -177,7 +217,7 @@ class Folder:
         want, got = self.files[name]["sha256"], hashlib.sha256(content).hexdigest()
         if got != want:
             said = f"want {name} with sha256 {want[:12]}..., got {got[:12]}..."
-            raise BadFolder(f"{said}: {_told(self.path)}")
+            raise BadFolder(f"{said}: {refused_of(self.path)}")
         return content
 
 
@@ -190,87 +230,29 @@ def _read_index(path: Path, kind: str, index: str) -> dict[str, Any]:
             errno.ENOTDIR, f"want a folder of kind {kind}, got a file", str(path)
         )
     if not (path / index).is_file():
-        got = _some(p.name for p in path.iterdir())
-        raise BadFolder(f"want a {kind} with its {index}, got {got}: {_told(path)}")
+        got = few_of(p.name for p in path.iterdir())
+        raise BadFolder(f"want a {kind} with its {index}, got {got}: {refused_of(path)}")
+    about = None
     try:
-        about = json.loads((path / index).read_bytes())
-        found = {name: about[name] for name in ("kind", "format", "facts", "files", "versions")}
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadFolder(f"want an index {index}, got something else: {_told(path)}") from error
-    if (found["kind"], found["format"]) != (kind, 1):
-        got = f"{found['kind']} {found['format']}, by s4lite {found['versions'].get('s4lite')}"
-        raise BadFolder(f"want {kind} 1, got {got}: {_told(path)}")
-    return found
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            about = json.loads((path / index).read_bytes())
+        _check_index(about, kind, index)
+    except ValueError as error:
+        raise BadFolder(f"{error}: {refused_of(path)}") from error
+    return about
 
 
-def tensor_files(
-    stem: str, tensors: Mapping[str, Tensor], limit: float | None = None
-) -> Iterator[tuple[str, bytes]]:
-    """Tensors as one safetensors file, or as several of at most `limit` bytes.
-
-    Args:
-        stem     str           of the names: stem.safetensors, or stem-00001-of-00002.safetensors
-        tensors  dict          name -> tensor; of a larger one than a file come pieces, by rows
-        limit    float | None  bytes; a single row may be longer
-    Returns:
-        files  iterator  of (name, content)
-    Raises:
-        ValueError: if limit is not > 0.
-    """
-    from safetensors.torch import save
-
-    if limit is not None and not limit > 0:
-        raise ValueError(f"want shards of more than nothing, got {limit:g} bytes")
-    shards = [dict(tensors)] if limit is None else list(_deal(tensors, limit))
-    for i, shard in enumerate(shards):
-        tail = "" if len(shards) == 1 else f"-{i + 1:05d}-of-{len(shards):05d}"
-        plain = {
-            k: x.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for k, x in shard.items()
-        }
-        yield f"{stem}{tail}.safetensors", save(plain)
-
-
-def _deal(tensors: Mapping[str, Tensor], limit: float) -> Iterator[dict[str, Tensor]]:
-    """Tensors in groups of at most `limit` bytes, with what the file says of each."""
-    group, size = {}, 0
-    for name, x in tensors.items():
-        room = max(1.0, limit - 256 - len(name))
-        count = min(math.ceil(x.nbytes / room), len(x)) if x.ndim and x.nbytes > room else 1
-        rows = math.ceil(len(x) / count) if count > 1 else 0
-        for i, piece in enumerate(x.split(rows) if rows else [x]):
-            cost = piece.nbytes + 256 + len(name)
-            if group and size + cost > limit:
-                yield group
-                group, size = {}, 0
-            group[f"{name}#{i:05d}" if rows else name] = piece
-            size += cost
-    yield group
-
-
-def read_tensors(folder: Folder, stem: str) -> dict[str, Tensor]:
-    """The tensors that `tensor_files` made files of, on the CPU, with the same bits.
-
-    Args:
-        folder  Folder  where the files are
-        stem    str     of their names
-    Returns:
-        tensors  dict  name -> tensor
-    Raises:
-        BadFolder: if a file is not what was written, or none is there.
-    """
-    from safetensors.torch import load
-
-    names = sorted(
-        n for n in folder.files if re.fullmatch(rf"{stem}(-\d+-of-\d+)?\.safetensors", n)
-    )
-    if not names:
-        raise BadFolder(f"want {stem}.safetensors, got {_some(folder.files)}: {_told(folder.path)}")
-    tensors, pieces = {}, {}
-    for key, x in (item for name in names for item in load(folder.read(name)).items()):
-        name, mark, _ = key.rpartition("#")
-        if mark:
-            pieces.setdefault(name, {})[key] = x
-        else:
-            tensors[key] = x
-    return tensors | {k: torch.cat([v[i] for i in sorted(v)]) for k, v in pieces.items()}
+def _check_index(about: Any, kind: str, index: str) -> None:
+    """Raise ValueError unless this is an index as `write_folder` writes it, untouched."""
+    kinds = {"kind": str, "format": int, "facts": dict, "files": dict, "versions": dict}
+    if not (isinstance(about, dict) and all(isinstance(about.get(k), kinds[k]) for k in kinds)):
+        raise ValueError(f"want an index {index}, got something else")
+    if (about["kind"], about["format"]) != (kind, 1):
+        got = f"{about['kind']} {about['format']}, by s4lite {about['versions'].get('s4lite')}"
+        raise ValueError(f"want {kind} 1, got {got}")
+    for name, file in about["files"].items():
+        facts = (file.get("bytes"), file.get("sha256")) if isinstance(file, dict) else ()
+        if Path(name).name != name or [*map(type, facts)] != [int, str]:
+            raise ValueError(f"want files of this folder in the index, got {name}: {file}")
+    if about.get("sha256", seal := _seal(about)) != seal:
+        raise ValueError("want an index as it was written, got one that was changed")

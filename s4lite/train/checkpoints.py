@@ -9,7 +9,7 @@ import os
 import pickle
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
-from s4lite.nn.folders import BadFolder, Folder, read_tensors, tensor_files, write_folder
+from s4lite.nn.folders import BadFolder, Folder, write_folder
+from s4lite.nn.shards import read_tensors, tensor_files
 
 __all__ = [
     "StateIO",
@@ -44,6 +45,8 @@ def take_out(tree: Any, at: str = "") -> tuple[Any, dict[str, Tensor]]:
     Returns:
         tree     any   the same with a mark for each tensor that has axes
         tensors  dict  where it was, parted by "/" -> tensor
+    Raises:
+        ValueError: if two of them would have the same name, as {"a/b"} and {"a": {"b"}}.
     """
     if isinstance(tree, Tensor):
         if tree.ndim or at.startswith("state_dict/"):
@@ -59,7 +62,17 @@ def take_out(tree: Any, at: str = "") -> tuple[Any, dict[str, Tensor]]:
         bare = type(tree)(part[0] for part in parts.values())
     else:
         return tree, {}
-    return bare, {name: x for part in parts.values() for name, x in part[1].items()}
+    return bare, _together(at, [part[1] for part in parts.values()])
+
+
+def _together(at: str, parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of several places in one dict; two of one name would be one."""
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        if same := found.keys() & part.keys():
+            raise ValueError(f"want names that differ, got {sorted(same)[0]!r} twice in {at!r}")
+        found |= part
+    return found
 
 
 def put_back(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -138,7 +151,9 @@ class StateIO(CheckpointIO):
             bare = torch.load(io.BytesIO(folder.read("trainer.pt")), "cpu", weights_only=True)
             return put_back(bare, tensors)
         except (KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            raise BadFolder(f"want a run's state, got {folder.path} with {error}") from error
+            plain = not isinstance(error, pickle.UnpicklingError)  # whose advice is to trust it
+            why = error if plain else "a trainer.pt that holds more than plain data"
+            raise BadFolder(f"want a run's state, got {folder.path} with {why}") from error
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint: first its name, at once, then its files."""

@@ -18,6 +18,21 @@ from s4lite.train.ledger import as_json
 __all__ = ["Job", "Result", "facts_of", "same_job"]
 
 
+def _check_job(job: Any) -> None:
+    """Raise TypeError or ValueError unless a job's numbers are as `Job` says."""
+    check_whole(epochs=job.epochs, batch_size=job.batch_size, accumulate=job.accumulate)
+    check_whole(0, workers=job.workers, seed=job.seed)
+    if job.patience is not None:
+        check_whole(patience=job.patience)
+    if not re.fullmatch(r"[\w.+-]+", job.name) or len(job.name.encode()) > 200:
+        want = "a name of letters, digits, '-', '_', '+', '.', of 200 bytes at most"
+        raise ValueError(f"want {want}, got {job.name!r}")
+    if "total" in job.learner:
+        raise ValueError("want no total in learner: it follows from epochs and data")
+    if job.max_minutes is not None and not job.max_minutes > 0:
+        raise ValueError(f"want max_minutes > 0 or None, got {job.max_minutes}")
+
+
 @dataclass(frozen=True)
 class Job:
     """A run as data: everything that its result depends on.
@@ -58,18 +73,7 @@ class Job:
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("epochs", "batch_size", "accumulate")}
-        check_whole(**counts), check_whole(0, workers=self.workers, seed=self.seed)
-        if self.patience is not None:
-            check_whole(patience=self.patience)
-        if not re.fullmatch(r"[\w.+-]+", self.name):
-            raise ValueError(
-                f"want a name of letters, digits, '-', '_', '+', '.', got {self.name!r}"
-            )
-        if "total" in self.learner:
-            raise ValueError("want no total in learner: it follows from epochs and data")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise ValueError(f"want max_minutes > 0 or None, got {self.max_minutes}")
+        _check_job(self)
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,15 @@ def same_job(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> No
     """Raise ValueError unless two jobs are the same.
 
     Args:
-        old, new  dict  `facts_of` the run in the folder, and of the job that is to take it up
+        old, new  dict  `facts_of` the run in the folder, and of the job that is to take it up;
+            and sequences, how many a split has, where both know it
         folder    Path
     """
     flat = [facts | facts.get("settings", {}) | {"settings": None} for facts in (old, new)]
-    names = sorted(flat[0].keys() | flat[1].keys())
-    other = [name for name in names if flat[0].get(name) != flat[1].get(name)]
+    names = flat[0].keys() | flat[1].keys()
+    if not all("sequences" in facts for facts in (old, new)):
+        names -= {"sequences"}
+    other = [name for name in sorted(names) if flat[0].get(name) != flat[1].get(name)]
     if other:
         told = "; ".join(f"{n} {flat[0].get(n)} there, {flat[1].get(n)} here" for n in other)
         raise ValueError(f"want the job of the run in {folder}, got another: {told}")

@@ -1,10 +1,9 @@
-"""What a run keeps while it goes, when it stops, and what it has chosen.
+"""What a run keeps while it goes, and when it stops.
 
 Home: chapter 16, "A run that can be repeated" (chapters/16b_running.ipynb).
 """
 
 import contextlib
-import math
 import os
 import signal
 import sys
@@ -20,49 +19,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from s4lite.train.checkpoints import discard, state_path, states
+from s4lite.train.curve import chosen, row_of
 
-__all__ = ["Clock", "Keeper", "Limits", "Listener", "Stopped", "chosen", "listening"]
-
-
-def chosen(curve: list[dict[str, Any]], metric: str, mode: str) -> dict[str, Any] | None:
-    """The row of a curve with the best score on validation; of equal ones the first.
-
-    Args:
-        curve   list of dict  epoch, step, val, ...
-        metric  str           of which the best is wanted
-        mode    str           "max" or "min"
-    Returns:
-        row  dict | None  None if the curve is empty
-
-    Source: our eq-running-chosen.
-    """
-    sign = 1 if mode == "min" else -1
-
-    def cost(row: dict[str, Any]) -> float:
-        value = row["val"].get(metric)
-        return math.inf if value is None or math.isnan(value) else sign * value
-
-    return min(curve, key=cost, default=None)
-
-
-def _row_of(trainer: Trainer, seconds: float) -> dict[str, Any]:
-    """What an epoch has come to: a row of the curve.
-
-    Args:
-        trainer  Trainer  at the end of an epoch
-        seconds  float    of training so far
-    Returns:
-        row  dict  epoch, step, seconds, train, val
-    """
-    row = {
-        "epoch": trainer.current_epoch,
-        "step": trainer.global_step,
-        "seconds": round(seconds, 2),
-    }
-    for stage in ("train", "val"):
-        scores = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith(stage)}
-        row[stage] = {name.split("/", 1)[1]: value for name, value in scores.items()}
-    return row
+__all__ = ["Clock", "Keeper", "Limits", "Listener", "Stopped", "due", "listening"]
 
 
 class Stopped(BaseException):
@@ -108,7 +67,7 @@ class Clock(Checkpoint):
         self, folder: Path, metric: str, mode: str, limits: Limits, facts: dict[str, Any]
     ) -> None:
         self.folder, self.metric, self.mode, self.limits = folder, metric, mode, limits
-        self.facts, self.curve, self.over, self.asked = facts, [], False, 0
+        self.facts, self.past, self.curve, self.over, self.asked = facts, [], [], False, 0
         self.stepping, self.pid = False, os.getpid()
         self.before, self.began = 0.0, None
         self.born = self.saved = time.monotonic()
@@ -125,38 +84,53 @@ class Clock(Checkpoint):
         """Work ends."""
         self.before, self.began = self.seconds(), None
 
-    def due(self, trainer: Trainer) -> int:
-        """What is to be done now; all processes must ask, and all get the same answer."""
-        now, limits = time.monotonic(), self.limits
-        order = _SAVE if now - self.saved >= limits.every else _GO
-        order = _OVER if limits.whole is not None and self.seconds() >= limits.whole else order
-        order = _PAUSE if limits.piece is not None and now - self.born >= limits.piece else order
-        order = _ASKED if self.asked else order
-        told = torch.tensor(float(order), device=trainer.strategy.root_device)
-        return (
-            int(trainer.strategy.reduce(told, reduce_op="max")) if trainer.world_size > 1 else order
-        )
-
     def state_dict(self) -> dict[str, Any]:
         """What a state holds of the run itself."""
-        held = {"curve": self.curve, "over": self.over, "facts": self.facts}
+        held = {"curve": self.curve, "over": self.over, "facts": self.facts, "past": self.past}
         return held | {"seconds": self.seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a state was kept."""
         self.curve, self.over = list(state["curve"]), state["over"]
-        self.before = state["seconds"]
+        self.before, now = state["seconds"], self.past
+        self.past = list(state.get("past", ()))
+        _ = [self.on(place) for place in now]
+
+    def on(self, place: dict[str, Any]) -> None:
+        """Remember on what a piece runs: code, machine, versions; each kind once."""
+        self.past += [place] * (place not in self.past)
 
     def best(self) -> dict[str, Any] | None:
         """The row of the curve whose weights are the best so far."""
         return chosen(self.curve, self.metric, self.mode)
 
 
+def due(keeper: Clock, trainer: Trainer) -> int:
+    """What is to be done now; all processes must ask, and all get the same answer.
+
+    Args:
+        keeper   Keeper
+        trainer  Trainer  whose run it keeps
+    Returns:
+        order  int  the most pressing of what each finds: go on, save, be over, pause, stop
+    """
+    now, limits = time.monotonic(), keeper.limits
+    order = _SAVE if now - keeper.saved >= limits.every else _GO
+    order = _OVER if limits.whole is not None and keeper.seconds() >= limits.whole else order
+    order = _PAUSE if limits.piece is not None and now - keeper.born >= limits.piece else order
+    order = _ASKED if keeper.asked else order
+    if trainer.world_size == 1:
+        return order  # and no tensor, for which the device would have to be waited for
+    told = torch.tensor(float(order), device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(told, reduce_op="max"))
+
+
 def _hear_with(handler: Any) -> dict[int, Any]:
-    """Give Ctrl-C and SIGTERM to a handler; those before. Only a main thread can hear."""
+    """Give Ctrl-C, SIGTERM and SIGUSR1 to a handler; those before. Only a main thread can hear."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGUSR1")]
+    return {number: signal.signal(number, handler) for number in numbers if number is not None}
 
 
 @contextlib.contextmanager
@@ -243,7 +217,7 @@ class Keeper(Listener):
             return
         if trainer.world_size > 1 and index // self.limits.group % 8:  # not to talk all the time
             return
-        order = self.due(trainer)
+        order = due(self, trainer)
         if order == _OVER:
             trainer.should_stop = True  # validation is next, then the end of the epoch
         elif order:
@@ -251,8 +225,8 @@ class Keeper(Listener):
 
     def on_train_epoch_end(self, trainer: Trainer, learner: Any) -> None:
         """Add a row to the curve, and save."""
-        limits, order = self.limits, self.due(trainer)
-        self.curve.append(_row_of(trainer, self.seconds()))
+        limits, order = self.limits, due(self, trainer)
+        self.curve.append(row_of(trainer, self.seconds()))
         late = limits.patience is not None and self.stale() >= limits.patience
         self.over = len(self.curve) >= limits.epochs or late or order == _OVER
         trainer.should_stop |= self.over

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -83,11 +84,10 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(each) for each in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return int(value) if isinstance(value, np.integer) else str(value)
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
 
 
 def write(run: Run, path: str | os.PathLike[str]) -> Path:
@@ -125,15 +125,27 @@ def read(path: str | os.PathLike[str]) -> Run:
         Run
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no run: not JSON, or a field is missing.
+        ValueError: if it is no run: not JSON, or a field is missing or of another kind.
     """
     try:
         held = json.loads(Path(path).read_bytes())
         named = {f.name for f in fields(Run)} - {"more"}
         own = {name: value for name, value in held.items() if name in named}
-        return Run(**own, more={name: v for name, v in held.items() if name not in named})
+        run = Run(**own, more={name: v for name, v in held.items() if name not in named})
+        _check_kinds(run)
+        return run
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"want a run's ledger in {path}, got something else: {error}") from error
+
+
+def _check_kinds(run: Run) -> None:
+    """Raise TypeError if a field is of another kind than `Run` says."""
+    for name, hint in typing.get_type_hints(Run).items():
+        kind, value = typing.get_origin(hint) or hint, getattr(run, name)
+        kinds = (int, float) if kind is float else (kind,)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            want = " or ".join(each.__name__ for each in kinds)
+            raise TypeError(f"want {name} as {want}, got {value!r:.40}")
 
 
 def score(run: Run) -> float | None:

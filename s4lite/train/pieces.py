@@ -8,31 +8,31 @@ import importlib.util
 import logging
 import math
 import secrets
-import shlex
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from s4lite.nn.folders import versions
-from s4lite.nn.pretrained import Pretrained
-from s4lite.train.checkpoints import StateIO, newest, read_weights, state_path, states
+from s4lite.data.draws import check_whole
+from s4lite.data.task import Splits
+from s4lite.train.checkpoints import StateIO, newest, states
 from s4lite.train.data import TaskData
 from s4lite.train.job import Job, Result, facts_of, same_job
 from s4lite.train.keeping import Keeper, Limits
-from s4lite.train.ledger import Run, commit, hardware, score, write
+from s4lite.train.line import place_of
 from s4lite.train.module import Learner
 from s4lite.train.objectives import objective
 
-__all__ = ["Bar", "Running", "finish_run", "finished_before", "quiet", "take_up", "train_piece"]
+__all__ = ["Bar", "How", "Running", "limits_of", "quiet", "take_up", "train_piece", "trainer_for"]
 
 
 @contextlib.contextmanager
@@ -90,37 +90,98 @@ def _logs(folder: Path, step: int) -> list[Any]:
     return made
 
 
-class Running:
-    """A job in a folder, with all that it takes; `run` says what the arguments are."""
+@dataclass(frozen=True)
+class How:
+    """How a job is run. Nothing of it is meant to change what comes out.
 
-    def __init__(
-        self, job: Job, folder: Path, limits: Limits, shard_mib: float | None, **where: Any
-    ) -> None:
+    Args:
+        minutes             float | None  stop after so many, so that it can be taken up
+        accelerator         str           Lightning's: "auto", "cpu", "gpu", ...
+        devices, nodes      int           processes a machine; machines
+        progress            bool          bars on the error stream
+        checkpoint_minutes  float         a state at least so often, besides those of the epochs
+        shard_mib           float | None  largest file of a state, in MiB
+    Raises:
+        TypeError, ValueError: if a number is not as said.
+    """
+
+    minutes: float | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    progress: bool = True
+    checkpoint_minutes: float = 5.0
+    shard_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        check_whole(devices=self.devices, nodes=self.nodes)
+        for name in ("minutes", "checkpoint_minutes"):
+            if (value := getattr(self, name)) is not None and not value >= 0:
+                raise ValueError(f"want {name} >= 0, got {value}")
+
+
+def limits_of(job: Job, how: How) -> Limits:
+    """When a job that is run so saves and stops.
+
+    Args:
+        job, how  Job, How
+    Returns:
+        Limits
+    """
+    piece, whole = (None if m is None else 60 * m for m in (how.minutes, job.max_minutes))
+    every = 60 * how.checkpoint_minutes
+    return Limits(every, piece, whole, job.epochs, job.patience, job.accumulate)
+
+
+def trainer_for(job: Job, folder: Path, how: How, keeper: Keeper) -> Trainer:
+    """Lightning's Trainer for a job, which keeps its states in our way.
+
+    Args:
+        job, folder, how, keeper  Job, Path, How, Keeper
+    Returns:
+        Trainer
+    """
+    # unless told not to, SLURM would start it anew from a file of Lightning's own
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return Trainer(
+        callbacks=[keeper, *([Bar()] if how.progress else [])],
+        plugins=[StateIO(how.shard_mib), *slurm],
+        logger=False,
+        accelerator=how.accelerator,
+        devices=how.devices,
+        num_nodes=how.nodes,
+        max_epochs=job.epochs,
+        accumulate_grad_batches=job.accumulate,
+        precision=job.precision,
+        enable_progress_bar=how.progress,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+class Running:
+    """A job in a folder, with all that it takes; its arguments are `run`'s."""
+
+    def __init__(self, job: Job, folder: Path, how: How) -> None:
         self.job, self.folder, self.goal = job, folder, objective(job.task.metric)
-        self.keeper = Keeper(folder, self.goal.metric, self.goal.mode, limits, facts_of(job))
-        self.world = where["devices"] * where["num_nodes"]
-        callbacks = [self.keeper, *([Bar()] if where["enable_progress_bar"] else [])]
-        self.trainer = Trainer(
-            callbacks=callbacks,
-            plugins=[StateIO(shard_mib)],
-            logger=False,
-            max_epochs=job.epochs,
-            accumulate_grad_batches=job.accumulate,
-            precision=job.precision,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            default_root_dir=folder,
-            **where,
-        )
+        goal, limits = self.goal, limits_of(job, how)
+        self.keeper = Keeper(folder, goal.metric, goal.mode, limits, facts_of(job))
+        self.trainer = trainer_for(job, folder, how, self.keeper)
+        self.world, self.there = how.devices * how.nodes, {}
 
     def prepare(self) -> None:
         """Data and model as they are before the first step."""
-        job, task = self.job, self.job.task
+        job, task, keeper = self.job, self.job.task, self.keeper
         task.prepare()
         shares = {"seed": job.seed, "workers": job.workers, "buckets": job.buckets}
         self.data = TaskData(task, job.batch_size // self.world, **shares)
         total = job.epochs * math.ceil(self.data.steps(self.world) / job.accumulate)
+        counts = {k: len(part) for k, part in zip(Splits._fields, self.data.parts, strict=True)}
+        keeper.facts = keeper.facts | {"sequences": counts}
+        same_job(self.there or keeper.facts, keeper.facts, self.folder)
+        keeper.on(place_of(self.trainer, self.world))
         torch.manual_seed(job.seed)
         settings = {"seed": job.seed} | job.learner | {"total": total}
         self.learner = Learner(job.build(), task.metric, **settings)
@@ -132,16 +193,12 @@ class Running:
 
     def stopped(self, why: str) -> Result:
         """What has come of it if it has stopped, and how it is taken up."""
-        found = states(self.folder)
+        found, keeper = states(self.folder), self.keeper
         how = self.job.record.get("resume") or f"run(job, {str(self.folder)!r}, resume=True)"
         at = f"kept is {found[0].name}. Go on: {how}" if found else "nothing was kept"
-        return self.result({}, f"{self.job.name}: {why}; {at}")
-
-    def result(self, scores: dict[str, float], message: str) -> Result:
-        """What has come of it so far."""
-        keeper, done = self.keeper, bool(scores)
-        counts = len(keeper.curve), round(keeper.seconds(), 2)
-        return Result(self.folder, done, scores, keeper.best() or {}, *counts, message)
+        message, counts = f"{self.job.name}: {why}; {at}", (len(keeper.curve), keeper.seconds())
+        best = keeper.best() or {}
+        return Result(self.folder, False, {}, best, counts[0], round(counts[1], 2), message)
 
 
 def take_up(running: Running) -> str | None:
@@ -159,10 +216,11 @@ def take_up(running: Running) -> str | None:
     state, refused = newest(folder)
     if state is None:
         return None
-    same_job(state["callbacks"][keeper.state_key]["facts"], keeper.facts, folder)
+    running.there = state["callbacks"][keeper.state_key]["facts"]
+    same_job(running.there, keeper.facts, folder)
     if running.trainer.is_global_zero:
-        for part in (folder / "states").glob(".*"):  # of a run that was killed
-            shutil.rmtree(part, ignore_errors=True)
+        for part in (*(folder / "states").glob(".*"), *folder.glob(".model.*.part")):
+            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
         for said, path in zip(refused, there, strict=False):
             path.rename(path.with_name(f"damaged-{path.name}-{secrets.token_hex(2)}"))
             running.say(f"{said}\nIt is put aside; going on from {Path(state['path']).name}")
@@ -189,101 +247,3 @@ def train_piece(running: Running, path: str | None) -> None:
         keeper.stepping = False
         keeper.pause()
         trainer.loggers = []
-
-
-def finish_run(running: Running) -> Result:
-    """Test the chosen weights, once, and write down what has come of the run.
-
-    Args:
-        running  Running  trained
-    Returns:
-        Result
-    """
-    keeper, learner, job = running.keeper, running.learner, running.job
-    best = keeper.best()
-    keeper.start()
-    learner.load_state_dict(read_weights(state_path(running.folder, best["step"])))
-    running.trainer.test(learner, running.data, verbose=False)
-    found = running.trainer.callback_metrics
-    scores = {k.removeprefix("test/"): v.item() for k, v in found.items() if k.startswith("test/")}
-    keeper.pause()
-    said = f"{running.goal.metric} {scores[running.goal.metric]:.4g} in the test"
-    message = (
-        f"{job.name}: {said}, with the weights of epoch {best['epoch'] + 1} of {len(keeper.curve)}"
-    )
-    if running.trainer.is_global_zero:
-        if isinstance(learner.judged, Pretrained):
-            learner.judged.save_pretrained(running.folder / "model")
-        write(_written(running, scores), running.folder)
-    return running.result(scores, message)
-
-
-def _shortened(keeper: Keeper) -> list[str]:
-    """What must be said of a run that was over before its last epoch."""
-    limits, done = keeper.limits, len(keeper.curve)
-    late = limits.whole is not None and keeper.curve[-1]["seconds"] >= limits.whole
-    if done >= limits.epochs and not late:
-        return []
-    why = (
-        f"its {limits.whole / 60:g} minutes were up" if late else "no epoch was better for a while"
-    )
-    return [f"over in epoch {done} of {limits.epochs}: {why}"]
-
-
-def _written(running: Running, scores: dict[str, float]) -> Run:
-    """A finished run as the ledger holds it.
-
-    Args:
-        running  Running
-        scores   dict     of the test
-    Returns:
-        Run
-    """
-    job, keeper, record = running.job, running.keeper, running.job.record
-    trained = sum(p.numel() for p in running.learner.model.parameters() if p.requires_grad)
-    named = record.get("model", type(running.learner.model).__name__)
-    device = running.trainer.strategy.root_device
-    return Run(
-        name=job.name,
-        command=record.get("command")
-        or shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        commit=commit(),
-        seeds=[job.seed],
-        hardware=hardware(running.world, device),
-        versions=versions() | {"lightning": lightning.__version__},
-        wall_seconds=round(keeper.seconds(), 2),
-        parameters=trained,
-        recipe=record.get("recipe", ""),
-        size=record.get("size", ""),
-        task=keeper.facts["task"],
-        model=named if isinstance(named, dict) else {"name": named},
-        settings=keeper.facts["settings"],
-        overrides=record.get("overrides", {}),
-        curve=keeper.curve,
-        chosen={k: keeper.best()[k] for k in ("epoch", "step", "val")},
-        scores=scores,
-        published=record.get("published") or {},
-        notes=[*record.get("notes", ()), *_shortened(keeper)],
-    )
-
-
-def finished_before(running: Running, run: Run) -> Result:
-    """What has come of a run that was finished before.
-
-    Args:
-        running  Running
-        run      Run      its line in the ledger
-    Returns:
-        Result
-    Raises:
-        ValueError: if it is of another job.
-    """
-    same_job(
-        {"settings": run.settings, "task": run.task},
-        {k: running.keeper.facts[k] for k in ("settings", "task")},
-        running.folder,
-    )
-    best = next(row for row in run.curve if row["step"] == run.chosen["step"])
-    message = f"{run.name}: finished before, {running.goal.metric} {score(run):.4g} in the test"
-    counts = len(run.curve), run.wall_seconds
-    return Result(running.folder, True, run.scores, best, *counts, message)

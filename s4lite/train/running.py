@@ -7,81 +7,52 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 from torch import Tensor
 
-from s4lite.data.draws import check_whole
-from s4lite.nn.folders import Folder, read_tensors
+from s4lite.nn.folders import BadFolder, Folder
+from s4lite.nn.pretrained import Pretrained
+from s4lite.nn.shards import read_tensors
 from s4lite.train.checkpoints import newest, read_weights, state_path, states
+from s4lite.train.curve import best_weights, chosen
 from s4lite.train.data import TaskData
-from s4lite.train.job import Job, Result
-from s4lite.train.keeping import Limits, Stopped, chosen, listening
-from s4lite.train.ledger import read
+from s4lite.train.job import Job, Result, same_job
+from s4lite.train.keeping import Stopped, listening
+from s4lite.train.ledger import Run, read, write
+from s4lite.train.line import line_of, result_of
 from s4lite.train.lock import held
 from s4lite.train.module import Watched
 from s4lite.train.objectives import objective
-from s4lite.train.pieces import (
-    Bar,
-    Running,
-    finish_run,
-    finished_before,
-    quiet,
-    take_up,
-    train_piece,
-)
+from s4lite.train.pieces import Bar, How, Running, quiet, take_up, train_piece
 
-__all__ = ["evaluate_run", "run"]
+__all__ = ["evaluate_run", "finish_run", "finished_before", "run"]
 
 
-def run(
-    job: Job,
-    folder: str | os.PathLike[str],
-    *,
-    resume: bool = False,
-    minutes: float | None = None,
-    accelerator: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    progress: bool = True,
-    checkpoint_minutes: float = 5.0,
-    shard_mib: float | None = None,
-) -> Result:
+def run(job: Job, folder: str | os.PathLike[str], *, resume: bool = False, **how: Any) -> Result:
     """Train, choose on validation, test once, write it down; or go on with that.
 
     Args:
-        job                 Job
-        folder              path          of this run alone
-        resume              bool          go on, if there is something to go on with
-        minutes             float | None  stop after so many, so that it can be taken up
-        accelerator         str           Lightning's: "auto", "cpu", "gpu", ...
-        devices, nodes      int           processes a machine; machines
-        progress            bool          bars on the error stream
-        checkpoint_minutes  float         a state at least so often, besides those of the epochs
-        shard_mib           float | None  largest file of a state, in MiB
+        job     Job
+        folder  path  of this run alone
+        resume  bool  go on, if there is something to go on with
+        how     any   the fields of `How`: minutes, accelerator, devices, progress, ...
     Returns:
         Result
     Raises:
-        KeyboardInterrupt: by Ctrl-C or SIGTERM, when its state is kept; it says how to go on.
+        KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGUSR1, when its state is kept; it says how to
+            go on.
         Busy, FileExistsError: if another run is at work there, or was, and resume is False.
         ValueError: if what is there is of another job.
         BadFolder: if states are there, and none is sound.
         OSError: if a state cannot be written; the one before stands.
     """
-    folder = Path(folder).expanduser()
-    check_whole(devices=devices, nodes=nodes)
-    if job.batch_size % (devices * nodes):
-        raise ValueError(
-            f"want batch_size divisible by {devices * nodes} processes, got {job.batch_size}"
-        )
-    for name, value in (("minutes", minutes), ("checkpoint_minutes", checkpoint_minutes)):
-        if value is not None and not value >= 0:
-            raise ValueError(f"want {name} >= 0, got {value}")
-    scaled = [None if m is None else 60 * m for m in (minutes, job.max_minutes)]
-    limits = Limits(60 * checkpoint_minutes, *scaled, job.epochs, job.patience, job.accumulate)
-    where = {"accelerator": accelerator, "devices": devices, "num_nodes": nodes}
+    made, folder = How(**how), Path(folder).expanduser()
+    if job.batch_size % (world := made.devices * made.nodes):
+        raise ValueError(f"want batch_size divisible by {world} processes, got {job.batch_size}")
     with quiet():
-        running = Running(job, folder, limits, shard_mib, enable_progress_bar=progress, **where)
+        running = Running(job, folder, made)
         with held(folder) if running.trainer.is_global_zero else contextlib.nullcontext("") as gone:
             if gone:
                 running.say(f"taking over from {gone}, which is gone")
@@ -89,20 +60,10 @@ def run(
 
 
 def _attempt(running: Running, resume: bool) -> Result:
-    """What `run` does once the folder is its own.
-
-    Args:
-        running  Running
-        resume   bool
-    Returns:
-        Result
-    """
-    folder, done = running.folder, running.folder / f"{running.job.name}.json"
-    there = [done, *states(folder)]
-    if not resume and running.trainer.is_global_zero and (done.exists() or there[1:]):
-        got = done.name if done.exists() else f"a run that has come to {there[1].name}"
-        want = f"want an empty folder, or resume=True (--resume), got {got}"
-        raise FileExistsError(errno.EEXIST, want, str(folder))
+    """What `run` does once the folder is its own."""
+    done = running.folder / f"{running.job.name}.json"
+    if not resume:
+        _refuse_used(running, done)
     path = take_up(running)
     if done.exists():
         return finished_before(running, read(done))
@@ -110,7 +71,7 @@ def _attempt(running: Running, resume: bool) -> Result:
         with listening(running.keeper):
             running.prepare()
             train_piece(running, path)
-            return finish_run(running)
+            return finish_run(running, done)
     except Stopped as stop:
         result, asked = running.stopped(str(stop)), stop.asked
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes an exit of Ctrl-C
@@ -125,6 +86,67 @@ def _attempt(running: Running, resume: bool) -> Result:
     if asked:
         raise KeyboardInterrupt(result.message)
     return result
+
+
+def _refuse_used(running: Running, done: Path) -> None:
+    """Raise FileExistsError if a run is in the folder already."""
+    there = states(running.folder)
+    if running.trainer.is_global_zero and (done.exists() or there):
+        got = done.name if done.exists() else f"a run that has come to {there[0].name}"
+        want = f"want an empty folder, or resume=True (--resume), got {got}"
+        raise FileExistsError(errno.EEXIST, want, str(running.folder))
+
+
+def finish_run(running: Running, done: Path) -> Result:
+    """Test the chosen weights, once, and write down what has come of the run.
+
+    Args:
+        running  Running  trained
+        done     Path     the file of the ledger
+    Returns:
+        Result
+    """
+    keeper, learner, job, goal = running.keeper, running.learner, running.job, running.goal
+    which = (running.folder, keeper.curve, goal.metric, goal.mode)
+    row, weights, refused = best_weights(*which)
+    if refused:
+        running.say(f"{refused}\nIt was the best; epoch {row['epoch'] + 1} is tested in its place")
+    keeper.start()
+    learner.load_state_dict(weights)
+    running.trainer.test(learner, running.data, verbose=False)
+    keeper.pause()
+    found = running.trainer.callback_metrics
+    line = line_of(job, keeper, row, learner.model)
+    line.scores = {k[5:]: v.item() for k, v in found.items() if k.startswith("test/")}
+    if running.trainer.is_global_zero:
+        _leave_model(running)
+        write(line, done)
+    return result_of(line, goal.metric, running.folder)
+
+
+def _leave_model(running: Running) -> None:
+    """Save the model that was tested, if it can be; a run is no worse if it cannot."""
+    model = running.learner.judged
+    if isinstance(model, Pretrained):
+        try:
+            model.save_pretrained(running.folder / "model")
+        except (TypeError, ValueError, FileExistsError) as error:
+            running.say(f"no model of its own is left: {error}")
+
+
+def finished_before(running: Running, line: Run) -> Result:
+    """What has come of a run that was finished before; ValueError if it is of another job.
+
+    Args:
+        running  Running
+        line     Run      in the ledger
+    Returns:
+        Result
+    """
+    facts = {name: running.keeper.facts[name] for name in ("settings", "task")}
+    task = {name: line.task.get(name) for name in facts["task"]}
+    same_job({"settings": line.settings, "task": task}, facts, running.folder)
+    return result_of(line, running.goal.metric, running.folder, "finished before, ")
 
 
 def _weights_in(path: str | os.PathLike[str], metric: str) -> tuple[dict[str, Tensor], bool]:
@@ -142,14 +164,23 @@ def _weights_in(path: str | os.PathLike[str], metric: str) -> tuple[dict[str, Te
     path = Path(path).expanduser()
     if (path / "config.json").exists():
         return read_tensors(Folder(path, "s4lite-model", "config.json"), "model"), True
-    if (path / "states").is_dir():
-        state, _ = newest(path)
-        if state is None:
-            raise FileNotFoundError(errno.ENOENT, "want a run with a state, got none", str(path))
-        curve = state["callbacks"]["Keeper"]["curve"]
-        best = chosen(curve, metric, objective(metric).mode)
-        path = Path(state["path"]) if best is None else state_path(path, best["step"])
-    return read_weights(path), False
+    if not (path / "states").is_dir():
+        return read_weights(path), False
+    try:
+        return _best_of(path, metric), False
+    except (BadFolder, FileNotFoundError):
+        if not (path / "model").is_dir():  # what a finished run leaves
+            raise
+        return _weights_in(path / "model", metric)
+
+
+def _best_of(folder: Path, metric: str) -> dict[str, Tensor]:
+    """The weights of a run's best epoch; of its newest state if no epoch is over yet."""
+    state, _ = newest(folder)
+    if state is None:
+        raise FileNotFoundError(errno.ENOENT, "want a run with a state, got none", str(folder))
+    best = chosen(state["callbacks"]["Keeper"]["curve"], metric, objective(metric).mode)
+    return read_weights(Path(state["path"]) if best is None else state_path(folder, best["step"]))
 
 
 def evaluate_run(
@@ -178,20 +209,37 @@ def evaluate_run(
     """
     if split not in ("test", "val"):
         raise ValueError(f'want split "test" or "val", got {split!r}')
+    scored = _scored(job, checkpoint)
+    scored.rate = rate
+    return _scores(scored, job, split, accelerator=accelerator, progress=progress)
+
+
+def _scored(job: Job, checkpoint: str | os.PathLike[str]) -> Watched:
+    """The job's model with the weights that a path stands for."""
     weights, bare = _weights_in(checkpoint, job.task.metric)
+    job.task.prepare()
     scored = Watched(job.build(), job.task.metric, None if bare else job.learner.get("ema"))
     try:
         (scored.model if bare else scored).load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"want weights of the job's model, got {checkpoint}: {error}") from error
-    scored.rate = rate
-    job.task.prepare()
+    return scored
+
+
+def _scores(
+    scored: Watched, job: Job, split: str, *, accelerator: str, progress: bool
+) -> dict[str, float]:
+    """What a model scores on a split of a job's task."""
     data = TaskData(job.task, job.batch_size, workers=job.workers, buckets=job.buckets)
     with quiet():
-        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": progress}
-        bars = [Bar()] if progress else []
         trainer = Trainer(
-            accelerator=accelerator, devices=1, precision=job.precision, callbacks=bars, **options
+            accelerator=accelerator,
+            devices=1,
+            precision=job.precision,
+            callbacks=[Bar()] if progress else [],
+            enable_progress_bar=progress,
+            enable_checkpointing=False,
+            logger=False,
         )
         ask = trainer.test if split == "test" else trainer.validate
         found = ask(scored, data, verbose=False)[0]

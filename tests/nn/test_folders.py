@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4lite.nn import folders
-from s4lite.nn.folders import BadFolder, Folder, read_tensors, tensor_files, write_folder
+from s4lite.nn.folders import BadFolder, Folder, write_folder
+from s4lite.nn.shards import read_tensors, tensor_files
 
 OLD, NEW = [("a", b"old a"), ("b", b"old")], [("a", b"new"), ("b", b"new b"), ("c", b"")]
 
@@ -183,6 +184,24 @@ def test_names_do_not_lead_out_of_the_folder(tmp_path):
         content(path)
 
 
+def test_what_stands_aside_outlives_an_empty_folder(tmp_path, monkeypatch):
+    put(path := tmp_path / "it")
+    path.rename(tmp_path / ".it.old"), path.mkdir()  # killed in between, and somebody's mkdir
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", lambda a, b: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        with pytest.raises(OSError, match="no"):
+            put(path, NEW)
+    assert content(tmp_path / ".it.old")[0] == OLD
+    put(path, NEW)
+    assert content(path)[0] == NEW and os.listdir(tmp_path) == ["it"]
+
+
+def test_a_file_that_is_none_of_safetensors(tmp_path):
+    put(path := tmp_path / "it", [("model.safetensors", b"no tensors at all")])
+    with pytest.raises(BadFolder, match=r"want tensors in model\.safetensors, got"):
+        read_tensors(Folder(path, "thing"), "model")
+
+
 def test_facts_that_json_cannot_hold_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         put(tmp_path / "it", value=float("nan"))
@@ -208,6 +227,7 @@ def some_tensors():
     gen = torch.Generator().manual_seed(0)
     tensors = {str(d): torch.randn(7, 5, generator=gen).to(d) for d in DTYPES}
     tensors |= {"empty": torch.zeros(0, 3), "one": torch.tensor(3.5), "odd/ä.x": torch.ones(1)}
+    tensors |= {"a": torch.ones(3), "a#0": torch.zeros(2), "a#b": torch.ones(2), "#": torch.ones(1)}
     big = torch.randn(600, 8, generator=gen, dtype=torch.float64)
     return tensors | {"big": big, "turned": big.T, "part": big[3:5], "tied": big}
 

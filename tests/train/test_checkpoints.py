@@ -177,6 +177,20 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
     assert len(states(tmp_path)) == 3  # all of them left as they are
 
 
+def test_names_that_would_be_one_are_refused():
+    x, y = torch.ones(2), torch.zeros(2)
+    for tree in ({"a/b": x, "a": {"b": y}}, {1: x, "1": y}):
+        with pytest.raises(ValueError, match="want names that differ, got"):
+            take_out({"t": tree})
+
+
+def test_advice_to_trust_a_file_is_not_passed_on(tmp_path):
+    StateIO().save_checkpoint({"state_dict": {}, "loops": Stop}, tmp_path / "it")
+    with pytest.raises(BadFolder, match="holds more than plain data") as caught:
+        StateIO().load_checkpoint(tmp_path / "it")
+    assert "weights_only" not in str(caught.value)
+
+
 def test_discarding(tmp_path):
     (path := tmp_path / "it").mkdir()
     (path / "x").write_text("x")

@@ -132,3 +132,25 @@ def test_commit():
 def test_commit_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commit() == ""
+
+
+@pytest.mark.parametrize("name", ["task", "model", "scores", "published", "wall_seconds", "notes"])
+@pytest.mark.parametrize("value", [None, "x", 3, [], {}, True])
+def test_fields_of_another_kind(tmp_path, name, value):
+    held = json.loads(write(some_run(), tmp_path).read_text())
+    (path := tmp_path / "a.json").write_text(json.dumps(held | {name: value}))
+    right = {"notes": list, "wall_seconds": (int, float)}.get(name, dict)
+    if isinstance(value, right) and not isinstance(value, bool):
+        assert len(table(tmp_path)) == 2
+        return
+    with pytest.raises(ValueError, match=rf"want a run's ledger in .*a\.json.*want {name} as"):
+        read(path)
+    with pytest.raises(ValueError, match=r"a\.json"):
+        table(tmp_path)
+
+
+def test_texts_and_numbers_become_plain():
+    import torch
+
+    plain = as_json({"a": torch.__version__, "b": np.bool_(True), "c": np.float32("nan")})
+    assert type(plain["a"]) is str and plain["b"] is True and plain["c"] is None

@@ -1,6 +1,7 @@
 """A run: interrupted in every way and at every place, it ends with the same bits."""
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,11 @@ import torch
 from jobs import SETTINGS, job, last, send, told
 from tiny import model, same
 
-from s4lite import SequenceModel
+from s4lite import S4D, SequenceModel
 from s4lite.nn.folders import BadFolder
-from s4lite.train import pieces
-from s4lite.train.checkpoints import newest, states
+from s4lite.recipes.parts import Part
+from s4lite.train import line
+from s4lite.train.checkpoints import newest, read_weights, states
 from s4lite.train.job import Job
 from s4lite.train.ledger import read
 from s4lite.train.lock import Busy, held
@@ -69,6 +72,8 @@ def test_a_run_leaves_states_logs_a_model_and_a_line_in_the_ledger(whole):
     assert kept.settings["learner"] == SETTINGS and kept.model == {"name": "s4d"}
     assert kept.hardware["cpu"] and kept.versions.keys() > {"lightning", "torch"}
     assert 0 < kept.wall_seconds == whole.seconds
+    assert kept.task["sequences"] == {"train": 17, "val": 11, "test": 9} and not kept.more
+    assert kept.task["shown"] == "<tiny: 12 x 1 a sample to 2>"
 
 
 def test_the_best_epoch_is_chosen_on_validation_and_tested(whole):
@@ -183,6 +188,74 @@ def test_a_finished_run_of_another_job(whole):
         go(job(seed=4), whole.folder, resume=True)
 
 
+def test_other_data_does_not_go_on_here(tmp_path):
+    go(job(), tmp_path, minutes=0)
+    with pytest.raises(ValueError, match=r"sequences .*'val': 11.* there, .*'val': 10.* here"):
+        go(job(sizes=(17, 10, 9)), tmp_path, resume=True)
+
+
+# ---------------------------------------------------------------- what the line says
+
+
+def test_a_part_of_the_data_and_a_stand_in_say_so(tmp_path):
+    made = job()
+    go(replace(made, task=Part(made.task, train=8)), tmp_path / "a")
+    kept = read(tmp_path / "a" / "tiny-s4d.json")
+    want = "a part of the sequences: <tiny: 12 x 1 a sample to 2>, of it 8 to train"
+    assert kept.notes == [want] and kept.task["sequences"]["train"] == 8
+    made.task.name = "tiny-stand-in"
+    go(made, tmp_path / "b")
+    assert read(tmp_path / "b" / "tiny-s4d.json").notes[0].startswith("a stand-in: <tiny-stand-in")
+    go(replace(made, record={"notes": ["generated stand-in"]}), tmp_path / "c")
+    assert read(tmp_path / "c" / "tiny-s4d.json").notes == ["generated stand-in"]
+
+
+def test_pieces_by_other_code_or_machines_are_told(tmp_path, monkeypatch):
+    for at in ("aaa", "aaa", "bbb"):
+        monkeypatch.setattr(line, "commit", lambda at=at: at)
+        go(job(), tmp_path, minutes=0, resume=True)
+    while not go(job(), tmp_path, minutes=0, resume=True).finished:
+        pass
+    kept = read(tmp_path / "tiny-s4d.json")
+    assert kept.notes == ["made in pieces on 2 states of code or machines, see pieces"]
+    assert [place["commit"] for place in kept.more["pieces"]] == ["aaa", "bbb"]
+    assert kept.commit == "bbb" and kept.more["pieces"][0]["hardware"] == kept.hardware
+
+
+def test_the_commit_is_that_of_the_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr(line, "commit", lambda: "before")
+    change = lambda: monkeypatch.setattr(line, "commit", lambda: "after")  # noqa: E731
+    go(job(at=5, event=change), tmp_path)
+    assert read(tmp_path / "tiny-s4d.json").commit == "before"
+
+
+def test_if_the_best_weights_are_damaged_the_others_are_tested(tmp_path, capfd):
+    still = {"learner": {"lr": 1e-9, "ssm_lr": 1e-9}}  # so the first epoch is the best
+    with pytest.raises(KeyboardInterrupt):
+        go(job("test", at=3, event=send(signal.SIGINT), **still), tmp_path)
+    os.truncate(tmp_path / "states" / "step-000000004" / "model.safetensors", 9)
+    got = go(job(**still), tmp_path, resume=True)
+    assert got.finished and got.best["step"] == 8
+    note = "the weights kept of it were damaged: in place of epoch 1, the best, 2 was tested"
+    assert read(tmp_path / "tiny-s4d.json").notes == [note]
+    assert "It was the best; epoch 2 is tested in its place" in capfd.readouterr().err
+    assert told(go(job(**still), tmp_path, resume=True)) == told(got)
+    assert evaluate_run(job(**still), tmp_path, accelerator="cpu") == got.scores  # its model's
+
+
+def test_a_model_that_no_file_can_hold_does_not_lose_the_run(tmp_path, capfd):
+    layer = functools.partial(S4D, d_state=4)
+    made = job(build=lambda: SequenceModel(1, 2, 4, 1, layer=layer), epochs=1)
+    assert go(made, tmp_path).finished and not (tmp_path / "model").exists()
+    assert "no model of its own is left: want layer as a number" in capfd.readouterr().err
+
+
+def test_judging_a_run_of_which_only_the_model_is_left(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "states"), (tmp_path / "run" / "states").mkdir()
+    assert evaluate_run(job(), tmp_path / "run", accelerator="cpu") == whole.scores
+
+
 # ---------------------------------------------------------------- when it is over
 
 
@@ -231,6 +304,16 @@ def test_a_signal_saves_and_says_how_it_goes_on(whole, tmp_path, capfd, number, 
     )
     check_same(go(job(), tmp_path, resume=True), whole)
     assert "taking over" not in capfd.readouterr().err  # it left in order
+
+
+def test_on_slurm_its_signal_stops_a_run_and_nothing_else_is_written(whole, tmp_path, monkeypatch):
+    asked = {"NTASKS": "1", "JOB_NAME": "x", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}
+    for name, value in (asked | {"NODEID": "0", "NNODES": "1"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(KeyboardInterrupt, match="stopped, as asked; kept is"):
+        go(job(at=9, event=send(signal.SIGUSR1)), tmp_path)
+    assert not list(tmp_path.rglob("hpc*"))
+    check_same(go(job(), tmp_path, resume=True), whole)
 
 
 def test_twice_stops_at_once(whole, tmp_path):
@@ -503,9 +586,7 @@ def test_two_processes_stop_together_go_on_and_are_one(tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
     whole, parts = tmp_path / "whole", tmp_path / "pieces"
     steps = 40
-    both = [
-        pieces.read_weights(folder / "states" / f"step-{steps:09d}") for folder in (whole, parts)
-    ]
+    both = [read_weights(folder / "states" / f"step-{steps:09d}") for folder in (whole, parts)]
     assert same(*both)
     kept = [read(folder / "tiny-s4d.json") for folder in (whole, parts)]
     assert kept[0].hardware["processes"] == 2 and kept[0].scores == kept[1].scores
@@ -557,6 +638,7 @@ def test_judging_what_is_not_there(whole, tmp_path):
         (ValueError, "want no total in learner", {"learner": {"total": 3}}),
         (ValueError, "want max_minutes > 0 or None, got 0", {"max_minutes": 0}),
         (ValueError, "want a name of letters", {"name": "a/b"}),
+        (ValueError, "of 200 bytes at most", {"name": "ä" * 101}),
     ],
 )
 def test_bad_jobs(error, message, change):
@@ -572,6 +654,7 @@ def test_bad_jobs(error, message, change):
         (ValueError, "want checkpoint_minutes >= 0", {"checkpoint_minutes": -1}),
         (ValueError, "want minutes >= 0", {"minutes": float("nan")}),
         (ValueError, "want shard_mib > 0", {"shard_mib": 0}),
+        (TypeError, "unexpected keyword argument 'minuts'", {"minuts": 3}),
     ],
 )
 def test_bad_ways_to_run(tmp_path, error, message, options):
