@@ -50,13 +50,15 @@ class Answer:
 
     def say(self) -> None:
         """Print what is to be said on the output; of several processes the first does."""
-        if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+        if next((rank for rank in ranks if rank is not None), "0") != "0":
             return
+        text = "\n".join(self.lines)
         if self.as_json:
             plain = json.dumps(self.facts, default=str)  # NaN is no JSON: it becomes null
-            print(json.dumps(json.loads(plain, parse_constant=lambda _: None)))
-        elif self.lines:
-            print("\n".join(self.lines))
+            text = json.dumps(json.loads(plain, parse_constant=lambda _: None))
+        if text:
+            print(text, flush=True)
 
 
 @contextlib.contextmanager
@@ -90,12 +92,21 @@ def usage() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def pairs_of(words: Sequence[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE, each; UsageError if one has not this form, or a name comes twice."""
+def pairs_of(words: Sequence[str] | None, only: Sequence[str] = ("",)) -> dict[str, str]:
+    """Read words of the form NAME=VALUE.
+
+    Args:
+        words  sequence | None  of str
+        only   sequence         beginnings of the names that count here
+    Raises:
+        UsageError: if one has not this form, a name comes twice, or would not be heard.
+    """
     found: dict[str, str] = {}
     for word in words or ():
-        name, equals, value = word.partition("=")
+        name, equals, value = (part.strip() for part in word.partition("="))
         if not (name and equals) or name in found:
             raise UsageError(f"want --set NAME=VALUE, each name once, got {word!r}")
-        found[name.strip()] = value.strip()
+        if not name.startswith(tuple(only)):
+            raise UsageError(f"want a setting that counts here ({', '.join(only)}), got {name!r}")
+        found[name] = value
     return found

@@ -1,12 +1,14 @@
-"""The commands: train, eval, list, bench.
+"""The commands: train, eval, bench.
 
 Home: chapter 16, "Recipes by name" (chapters/16c_recipes.ipynb).
 """
 
+import contextlib
 import dataclasses
 import json
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,21 +18,22 @@ from typer import Argument, Option
 
 from s4lite.cli.answers import Answer, UsageError, answering, pairs_of, usage
 from s4lite.data.files import atomic_write
-from s4lite.recipes.catalogue import Recipe, names, recipe
 
-__all__ = ["aligned", "do_bench", "do_eval", "do_list", "do_train"]
+__all__ = ["asked_of", "do_bench", "do_eval", "do_train"]
 
 
 def do_train(
     recipe: Annotated[str, Argument(help="Name of the experiment; see: s4lite list")],
     size: Annotated[str, Option(help="tiny, small, paper; some have cpu")] = "tiny",
     model: Annotated[str, Option(help="s4, s4d, lstm, tcn, ckconv, transformer")] = "s4d",
-    sets: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE")] = None,
+    sets: Annotated[
+        list[str] | None, Option("--set", metavar="NAME=VALUE", help="Change it: s4lite list NAME")
+    ] = None,
     seed: Annotated[int, Option(min=0, help="Of weights, order and noise")] = 0,
     data_dir: Annotated[Path | None, Option(help="Folder with the published files")] = None,
     folder: Annotated[Path | None, Option(help="Of this run; default runs/NAME")] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on where the run stopped")] = False,
-    minutes: Annotated[float | None, Option(help="Stop cleanly after so long")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on, if it was begun")] = False,
+    minutes: Annotated[float | None, Option(min=0, help="Stop cleanly after so long")] = None,
     accelerator: Annotated[str, Option(help="auto, cpu, gpu, mps")] = "auto",
     devices: Annotated[int, Option(min=1, help="Processes on this machine")] = 1,
     nodes: Annotated[int, Option(min=1, help="Machines")] = 1,
@@ -47,12 +50,14 @@ def do_train(
       s4lite train fsdd --size tiny --model lstm --data-dir ~/data
       s4lite train etth1 --set task.horizon=168 --set lr=.004 --seed 1
       s4lite train scifar --size small --minutes 9      then the same again with --resume
+      s4lite train scifar --size paper --devices 4      on four GPUs of this machine
     """
     with answering(as_json) as answer:
         asked = {"recipe": recipe, "size": size, "model": model, "seed": seed}
         made, place = _job_of(asked | {"overrides": pairs_of(sets)}, data_dir, folder)
-        how = {"minutes": minutes, "devices": devices, "nodes": nodes, "shard_mib": shard_mib}
-        _train(answer, made, place, resume=resume, accelerator=accelerator, **how)
+        where = {"accelerator": accelerator, "devices": devices, "nodes": nodes}
+        where |= {} if shard_mib is None else {"shard_mib": shard_mib}
+        _train(answer, made, place, where, resume=resume, minutes=minutes)
 
 
 _ASKED = "asked.json"
@@ -68,36 +73,93 @@ def _job_of(
     names = (facts.pop("recipe"), facts.pop("size"), facts.pop("model"))
     with usage():
         made = job(*names, **facts, data_dir=data_dir)
-    tail = f"-seed{made.seed}" * bool(made.seed)
-    place = Path("runs", made.name + tail) if folder is None else folder
+    place = Path("runs", made.name) if folder is None else folder
     made.record["asked"] = asked
     return made, place
 
 
-def _train(answer: Answer, made: Any, place: Path, **how: Any) -> None:
+def asked_of(folder: Path) -> dict[str, Any]:
+    """What a run's folder was asked for; UsageError if it is no such folder."""
+    path, wanted = folder / _ASKED, {"recipe", "size", "model", "seed", "overrides"}
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"want a folder of a run, with {_ASKED}; got {folder}: {error}") from error
+    if not (isinstance(asked, dict) and asked.keys() == wanted):
+        raise UsageError(f"want {', '.join(sorted(wanted))} in {path}, got {asked!r:.99}")
+    return asked
+
+
+def _train(answer: Answer, made: Any, place: Path, where: dict[str, Any], **how: Any) -> None:
     """Run a job in its folder, and fill in the answer."""
     from s4lite.train.running import run
 
+    _check_launch(where["nodes"])
     asked, path = made.record.pop("asked"), place / _ASKED
-    if path.exists() and (there := json.loads(path.read_text())) != asked:
-        raise UsageError(f"want the run that {place} holds, {there}; got {asked}. Use --folder")
+    there = asked if (new := not path.exists()) else asked_of(place)
+    if other := [k for k in asked if there[k] != asked[k]]:
+        both = "; ".join(f"{k} {there[k]} there, {asked[k]} here" for k in other)
+        raise UsageError(f"want the run that {place} holds, got another: {both}. Use --folder")
+    if new and how["resume"]:
+        print(f"s4lite: nothing to take up in {place}, so it begins")
     made.task.prepare()  # what fails here leaves no run behind
-    if not path.exists():
+    if new:
         atomic_write(path, lambda file: file.write(json.dumps(asked, indent=1).encode()))
     words = [made.record["command"], "--folder", shlex.quote(str(place)), "--resume"]
-    made.record["resume"] = " ".join([*words, "--data-dir", shlex.quote(str(made.task.data_dir))])
-    result = run(made, place, **how)
+    words += ["--data-dir", shlex.quote(str(made.task.data_dir)), *_options(where)]
+    made.record["resume"] = " ".join(words)
+    with _swept(place, new):
+        result = run(made, place, **where, **how)
     answer.facts = {"name": made.name, "notes": made.record["notes"]} | dataclasses.asdict(result)
     answer.code = 0 if result.finished else 4
     answer.lines = [result.message, *(f"  note: {note}" for note in made.record["notes"])]
     answer.lines += [f"  {result.epochs} epochs, {result.seconds / 60:.1f} minutes, in {place}"]
 
 
+def _check_launch(nodes: int) -> None:
+    """Raise UsageError if there are several machines, and nobody to bring them together."""
+    launched = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "MASTER_ADDR")
+    if nodes > 1 and not any(name in os.environ for name in launched):
+        raise UsageError(
+            f"want --nodes {nodes} under torchrun or SLURM, or with MASTER_ADDR and NODE_RANK set, "
+            "on each machine; see: s4lite train --help"
+        )
+
+
+def _options(where: dict[str, Any]) -> list[str]:
+    """Where a run is at work, as words of the command line; what is usual is left out."""
+    usual = {"accelerator": "auto", "devices": 1, "nodes": 1}
+    named = {name: value for name, value in where.items() if value != usual.get(name)}
+    return [w for k, v in named.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+
+
+@contextlib.contextmanager
+def _swept(place: Path, new: bool) -> Iterator[None]:
+    """If a new run fails before it has begun, that is one of usage, and its folder goes again."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (ValueError, MisconfigurationException) as error:
+        left = {path.name for path in place.glob("*")}
+        if new and left <= {_ASKED, "lock"}:
+            with contextlib.suppress(OSError):  # another process of the same run was faster
+                for name in left:
+                    (place / name).unlink(missing_ok=True)
+                place.rmdir()
+        elif not isinstance(error, MisconfigurationException):
+            raise
+        raise UsageError(str(error)) from error
+
+
 def do_eval(
     folder: Annotated[Path, Argument(help="Of a run, as `train` made it")],
     split: Annotated[str, Option(help="test or val")] = "test",
     rate: Annotated[float, Option(help="2: every second sample was kept")] = 1.0,
-    sets: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE")] = None,
+    sets: Annotated[
+        list[str] | None,
+        Option("--set", metavar="NAME=VALUE", help="task. ..., batch_size, workers"),
+    ] = None,
     data_dir: Annotated[Path | None, Option(help="Folder with the published files")] = None,
     as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,
 ) -> None:
@@ -113,71 +175,15 @@ def do_eval(
     with answering(as_json) as answer:
         from s4lite.train.running import evaluate_run
 
-        if not (path := folder / _ASKED).is_file():
-            raise UsageError(f"want a folder of a run, with {_ASKED}; got {folder}")
-        asked = json.loads(path.read_text())
+        asked = asked_of(folder)
         if split not in ("test", "val"):
             raise UsageError(f"want split test or val, got {split!r}")
         first, _ = _job_of(asked, data_dir)  # whose network it is, whatever the task is now
-        asked["overrides"] |= pairs_of(sets)
+        asked["overrides"] |= pairs_of(sets, ("task.", "batch_size", "workers"))
         made = replace(_job_of(asked, data_dir)[0], build=first.build)
         answer.facts = evaluate_run(made, folder, split=split, rate=rate)
         scores = ", ".join(f"{name} {value:.4f}" for name, value in answer.facts.items())
         answer.lines = [f"{folder.name}, {split}: {scores}"]
-
-
-def do_list(
-    runs: Annotated[bool, Option("--runs", help="Results, beside what was published")] = False,
-    folder: Annotated[Path | None, Option(help="With the results of runs")] = None,
-    as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,
-) -> None:
-    """List recipes, or results with --runs.
-
-    Results stand beside what was published.
-
-    \b
-    Examples:
-      s4lite list
-      s4lite list --runs --folder chapters/runs
-    """
-    with answering(as_json) as answer:
-        if runs:
-            from s4lite.train.ledger import table
-
-            book = Path("chapters", "runs")
-            rows = table(folder or (book if book.is_dir() else Path("runs")))
-            rows = [row for row in rows if row["recipe"]]
-        else:
-            rows = [_row(recipe(name)) for name in names()]
-        answer.facts = {"runs" if runs else "recipes": rows}
-        hidden = {"recipe", "model", "size", "seeds"} if runs else set()
-        shown = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
-        answer.lines = aligned(shown) if rows else ["no results there yet"]
-
-
-def _row(made: Recipe) -> dict[str, str]:
-    """A recipe in a line."""
-    good = (lambda f: f.score) if made.metric == "accuracy" else (lambda f: -f.score)
-    best = max((f for f in made.figures if f.model), key=good, default=None)
-    printed = "" if best is None else f"{best.printed} {best.score:g}"
-    row = {"recipe": made.name, "sizes": " ".join(made.sizes), "metric": made.metric}
-    return row | {"best printed": printed, "asks": made.asks}
-
-
-def aligned(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Rows with the same keys, at least one, as lines of a table."""
-    heads = list(rows[0])
-    cells = [heads, *([_cell(row.get(head)) for head in heads] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
-    pairs = [zip(line, widths, strict=True) for line in cells]
-    return ["  ".join(text.ljust(width) for text, width in pair).rstrip() for pair in pairs]
-
-
-def _cell(value: Any) -> str:
-    """A value in a table."""
-    if isinstance(value, list | tuple):
-        return "; ".join(map(_cell, value))
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def do_bench(

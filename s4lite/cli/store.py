@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from typer import Argument, Option
 
 from s4lite.cli.answers import UsageError, answering, pairs_of, usage
 from s4lite.data.documents import read_reviews
 from s4lite.data.files import DamagedData, MissingData, fetch, find
+from s4lite.data.recordings import survey
 from s4lite.data.retrieval import find_pairs
 from s4lite.data.shards import verify
 from s4lite.data.task import Task
@@ -32,7 +34,8 @@ def _task_of(
     with usage():
         made = recipe(name)
         base = made.sizes[choose("size", size, tuple(made.sizes))]
-        chosen, _ = change(base, "s4d", load(base.made_by or made.task), pairs_of(words))
+        wanted = pairs_of(words, ("task.",))
+        chosen, _ = change(base, "s4d", load(base.made_by or made.task), wanted)
         whole = replace(chosen, train=None, val=None, test=None)
         return task_for(made, whole, data_dir, download=download)
 
@@ -55,7 +58,10 @@ def look_at(task: Task) -> str:
     if type(task).__name__ in _DRAWN:
         return "not drawn yet"
     places = [getattr(task, name) for name in ("place", "path") if hasattr(task, name)]
-    if type(task).__name__ == "Text":
+    if hasattr(task, "pattern"):  # recordings: each is read, and all are counted
+        found = survey(place := places[0](), task.pattern, task.recorded, task.longest)
+        task.check(place, found, np.array(task.parts(place, found), np.uint8))
+    elif type(task).__name__ == "Text":
         read_reviews(task.data_dir, each=task.each, download=False)
     elif type(task).__name__ == "Retrieval":
         find_pairs(task.data_dir)

@@ -77,9 +77,9 @@ class Size(Network, Walk):
 
     Args:
         train, val, test  int | None  sequences of each split; None: all
-        task              dict        options of the task
+        task, layer       dict        options of the task; of S4's layer, beyond `Network`'s
         made_by           str         another task class, where the recipe's own is out of reach
-        source            str         where these numbers were published
+        source            str         where these numbers were published; "": they are ours
         notes             tuple       in what this differs from the publication, or is a part
         (others)          any         as for `Network` and `Walk`
     Raises:
@@ -90,6 +90,7 @@ class Size(Network, Walk):
     val: int | None = None
     test: int | None = None
     task: dict[str, Any] = field(default_factory=dict)
+    layer: dict[str, Any] = field(default_factory=dict)
     made_by: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()

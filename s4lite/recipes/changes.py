@@ -61,7 +61,7 @@ def _fitted(value: Any, hint: Any) -> Any:
     raise TypeError
 
 
-_FIXED = {"task", "made_by", "source", "notes"}  # of a Size: not for changing by name
+_FIXED = {"task", "layer", "made_by", "source", "notes"}  # of a Size: not for changing by name
 _BASE = {"data_dir", "download", "device", "dtype", "layer", "d_model", "dropout"}
 
 

@@ -81,11 +81,12 @@ def job(
     learner = {each: getattr(chosen, each) for each in _LEARNER}
     _ = Settings(**learner, total=chosen.warmup + 1)  # says now what it would say in an hour
     _ = param_groups(nn.Linear(1, 1), **{k: learner[k] for k in _RATES})
-    net = {f.name: getattr(chosen, f.name) for f in fields(Network)} | options
+    net = {f.name: getattr(chosen, f.name) for f in fields(Network)} | chosen.layer | options
     walk = {"epochs": chosen.epochs, "batch_size": chosen.batch_size, "patience": chosen.stop}
     walk |= {each: getattr(chosen, each) for each in ("accumulate", "workers", "precision")}
     record = _record(made, size, chosen, seed, {"name": model} | net, overrides or {})
-    run = {"name": run_name(made, size, model, overrides or {}), "seed": seed, "record": record}
+    called = run_name(made, size, model, overrides or {}) + f"-seed{seed}" * bool(seed)
+    run = {"name": called, "seed": seed, "record": record}
     make = functools.partial(build, model, task, **net)
     return Job(task=task, build=make, learner=learner, buckets=chosen.buckets, **walk, **run)
 
@@ -140,8 +141,13 @@ def _record(
     command += ["--seed", str(seed)] * bool(seed)
     parts = [f"{n:,} for {k}" for k in Splits._fields if (n := getattr(chosen, k))]
     notes = [*chosen.notes, *[f"a part of the sequences: {', '.join(parts)}"] * bool(parts)]
+    if size != "paper":
+        notes.append(f"size {size} is a recipe of ours, not a published one")
     if chosen.source and model not in ("s4", "s4d"):
         notes.append(f"the published recipe is for S4; here the layer is {model}")
+    if overrides:
+        changed = ", ".join(f"{k}={v}" for k, v in overrides.items())
+        notes.append(f"changed by name, whatever the notes before say: {changed}")
     asked = {"recipe": made.name, "size": size, "model": net, "overrides": dict(overrides)}
     more = {"notes": notes, "source": chosen.source, "command": shlex.join(command)}
     return asked | more | {"published": beside(made, model, chosen.task.get("horizon"))}

@@ -27,12 +27,12 @@ def _corpus(
     window = {"corpus": name, "length": 2048}
     paper = Size(**wide, epochs=10, batch_size=16, warmup=1000, lr=0.002, workers=4, notes=notes)
     paper = replace(paper, task=window)
-    small = replace(paper, d_model=256, n_layers=6, epochs=1, batch_size=32, warmup=200)
+    small = replace(paper, d_model=256, n_layers=6, epochs=1, batch_size=32, warmup=200, notes=())
     low = {"d_model": 64, "n_layers": 3, "d_state": 16, "dt_min": 5e-3, "dt_max": 0.5}
     walk = {"epochs": 2, "batch_size": 16, "warmup": 60, "clip": 1.0, "lr": 0.01}
     told = (f"at most the first {most[0]:,} symbols to train, {most[2]:,} to test",)
     less = {"length": length, "part": most}
-    tiny = Size(task=window | less, notes=(*notes, *told), **(low | walk | options))
+    tiny = Size(task=window | less, notes=told, **(low | walk | options))
     sizes = {"tiny": tiny, "small": small, "paper": paper}
     return Recipe(name, asks, task, metric, sizes)
 

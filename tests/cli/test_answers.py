@@ -77,12 +77,15 @@ def test_errors_of_usage():
 
 def test_pairs():
     assert pairs_of(None) == {} and pairs_of(["a=1", " b = x=y "]) == {"a": "1", "b": "x=y"}
-    for words in (["a"], ["=1"], ["a=1", "a=2"]):
+    assert pairs_of(["task.a=1"], ("task.",)) == {"task.a": "1"}
+    with pytest.raises(UsageError, match="counts here"):
+        pairs_of(["lr=1"], ("task.",))
+    for words in (["a"], ["=1"], [" =1"], ["a=1", "a=2"], ["a=1", " a =2"]):
         with pytest.raises(UsageError, match="NAME=VALUE"):
             pairs_of(words)
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID", "LOCAL_RANK"])
 def test_one_of_several_processes_answers(name, monkeypatch, capsys):
     for rank, said in (("1", ""), ("0", "{}\n")):
         monkeypatch.setenv(name, rank)

@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from small import WORDS, call, train
 
 import s4lite
-from s4lite.cli.commands import aligned
+from s4lite.cli.lists import aligned
 from s4lite.recipes.catalogue import names
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 
 
 def test_help_is_there_and_has_examples():
@@ -40,16 +43,39 @@ def test_help_is_there_and_has_examples():
         (["train", "smnist", "--set", "lr"], "NAME=VALUE"),
         (["train", "smnist", "--set", "lr=fast"], "want lr as float"),
         (["train", "smnist", "--set", "schedule=plateau"], "no warmup with plateau"),
+        (["train", "smnist", "--minutes", "-1"], "minutes"),
+        (["train", "lra-listops", "--nodes", "2"], "torchrun"),
         (["eval", "nowhere"], "want a folder of a run"),
+        (["list", "smnst"], "did you mean smnist"),
+        (["list", "smnist", "--model", "lstn"], "did you mean lstm"),
+        (["list", "--runs", "--folder", "nowhere"], "want a folder with results"),
         (["bench", "smnist", "--device", "abacus"], "abacus"),
         (["trian"], "No such command"),
         (["train", "smnist", "--seed", "-1"], "seed"),
     ],
 )
-def test_words_that_make_no_sense(words, says, tmp_path):
+def test_words_that_make_no_sense(words, says, tmp_path, monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     done = call(*words, *(["--data-dir", tmp_path] if words[0] in ("train", "bench") else []))
     assert done.exit_code == 2 and says in done.stderr and done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--devices", "3", "--accelerator", "cpu"], "batch_size divisible by 3"),
+        (["--accelerator", "abacus"], "abacus"),
+        pytest.param(["--accelerator", "gpu"], "gpu", marks=NO_GPU),
+        (["--shard-mib", "0"], "shard_mib"),
+        (["--set", "precision=odd"], "odd"),
+        (["--set", "dt_min=1.0"], "dt_min"),
+    ],
+)
+def test_what_fails_before_it_begins_is_usage_and_leaves_no_run_behind(words, says, tmp_path):
+    done = train(tmp_path, *words)
+    assert done.exit_code == 2 and says in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_data_is_code_3_and_leaves_no_run_behind(tmp_path, monkeypatch):
@@ -96,15 +122,12 @@ def test_train_then_all_that_follows(tmp_path):
     other = call("eval", tmp_path / "run", *easier, "--data-dir", tmp_path / "data", "--json")
     assert other.exit_code == 0 and other.stdout != scored.stdout
 
-    listed = call("list", "--runs", "--folder", _only_ledgers(tmp_path, ledger))
-    assert "lra-listops" in listed.stdout and "0.6052" in listed.stdout
-
-
-def _only_ledgers(tmp_path, ledger):
-    folder = tmp_path / "ledgers"
-    folder.mkdir()
-    (folder / ledger.name).write_text(ledger.read_text())
-    return folder
+    for place in (tmp_path, tmp_path / "run"):  # a folder of runs, and one run's
+        listed = call("list", "--runs", "--folder", place)
+        assert "lra-listops" in listed.stdout and "S4D-Lin 0.6052" in listed.stdout
+        rows = json.loads(call("list", "--runs", "--folder", place, "--json").stdout)["runs"]
+        assert [row["ours"] for row in rows] == [found["scores"]["accuracy"]]
+    assert "no results" in call("list", "smnist", "--runs", "--folder", tmp_path).stdout
 
 
 def test_stopped_in_time_is_code_4_and_can_go_on(tmp_path):
@@ -150,6 +173,55 @@ def test_ctrl_c_in_a_real_process_saves_and_says_how_to_go_on(tmp_path):
 def _with(**changes):
     pairs = dict(word.split("=", 1) for word in WORDS if word != "--set") | changes
     return [word for name, value in pairs.items() for word in ("--set", f"{name}={value}")]
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
+    for text in ("", "{}", "[]", '{"recipe": "smnist"}', "\x00"):
+        (tmp_path / "asked.json").write_text(text)
+        for words in (["eval", tmp_path], ["train", "smnist", "--folder", tmp_path]):
+            done = call(*words)
+            assert done.exit_code == 2 and "asked.json" in done.stderr
+
+
+def test_resume_on_nothing_begins_and_says_so(tmp_path):
+    done = train(tmp_path, "--resume", "--minutes", "0.00001")
+    assert done.exit_code == 4 and "nothing to take up" in done.stderr
+    again = train(tmp_path, "--resume", "--minutes", "0.00001")
+    assert "nothing to take up" not in again.stderr
+
+
+def test_how_to_go_on_names_the_place_too(tmp_path):
+    done = train(tmp_path, "--minutes", "0.00001", "--accelerator", "cpu", "--shard-mib", "2")
+    told = shlex.split(done.stdout.split("Go on: ")[1].splitlines()[0])
+    assert told[-4:] == ["--accelerator", "cpu", "--shard-mib", "2.0"]
+
+
+def test_eval_refuses_settings_that_it_would_not_hear(tmp_path):
+    assert train(tmp_path, "--set", "seed=1").exit_code == 2  # it is an option, not a setting
+    assert train(tmp_path).exit_code == 0
+    place = ["eval", tmp_path / "run", "--data-dir", tmp_path / "data"]
+    done = call(*place, "--set", "d_model=8")
+    assert done.exit_code == 2 and "counts here" in done.stderr
+    assert call(*place, "--set", "batch_size=3").exit_code == 0
+
+
+def test_list_of_one_recipe():
+    done = call("list", "lra-pathx")
+    assert "v3-s4-pathx.yaml" in done.stdout and "S4D-Inv 0.928" in done.stdout
+    assert "task.center" in done.stdout and "50000" in done.stdout
+    found = json.loads(call("list", "etth1", "--model", "lstm", "--json").stdout)
+    assert found["sizes"]["paper"]["prenorm"] is False and "d_state" not in found["settings"]
+    assert "S4 0.061, 24 ahead" in call("list").stdout
+
+
+def test_version():
+    done = call("--version")
+    assert done.exit_code == 0 and done.stdout.strip() == s4lite.__version__
+
+
+def test_several_machines_are_explained_in_the_help():
+    said = call("train", "--help").stdout
+    assert "torchrun --nnodes 2" in said and "--devices 4" in said
 
 
 def test_list_names_every_recipe():

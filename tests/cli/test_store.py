@@ -10,6 +10,7 @@ from s4lite.data.documents import Text
 from s4lite.data.files import DamagedData, MissingData
 from s4lite.data.listops import ListOps
 from s4lite.data.retrieval import Retrieval
+from s4lite.data.speech import FSDD
 from s4lite.recipes.catalogue import names
 
 SHAPE = [w for word in WORDS if word.startswith("task.") for w in ("--set", word)]
@@ -59,6 +60,7 @@ def test_generate_then_check_then_damage(tmp_path):
         (["get", "smnst"], "did you mean smnist"),
         (["check", "lra-listops", "--size", "huge"], "want a size"),
         (["generate", "lra-listops", "--set", "task.depth=2"], "want a setting"),
+        (["generate", "lra-listops", "--set", "lr=.1"], "counts here"),
     ],
 )
 def test_words_that_make_no_sense(words, says, tmp_path):
@@ -89,3 +91,16 @@ def test_looking_at_reviews_and_pairs_writes_nothing(tmp_path):
         look_at(ListOps(tmp_path, sizes=(20, 5, 5), max_depth=3, min_length=2, max_length=20))
         == "not drawn yet"
     )
+
+
+def test_a_part_of_the_recordings_is_not_called_whole(tmp_path):
+    """A folder with the right name and too few clips is damaged, not ready."""
+    folder = tmp_path / "speech_commands_v0.02"
+    folder.mkdir()
+    for name in ("validation_list.txt", "testing_list.txt"):
+        (folder / name).write_text("")
+    done = call("data", "check", "sc10", "--data-dir", tmp_path)
+    assert done.exit_code == 3 and "damaged" in done.stdout
+    (tmp_path / "recordings").mkdir()
+    with pytest.raises(DamagedData, match="3,000 clips"):
+        look_at(FSDD(tmp_path, download=False))

@@ -74,7 +74,14 @@ def test_a_recipe_is_made_anew_each_time():
             "paper",
             {"d_model": 512, "n_layers": 6, "n_ssm": 2, "batch_size": 50, "warmup": 900},
         ),
-        ("scifar", "paper", {"lr": 0.01, "ssm_lr": 0.001, "clock_lr": 0.01, "weight_decay": 0.05}),
+        ("scifar", "paper", {"lr": 0.01, "ssm_lr": 0.001, "clock_lr": None, "weight_decay": 0.05}),
+        ("sc35", "paper", {"lr": 0.01, "ssm_lr": 0.001, "clock_lr": None, "weight_decay": 0.05}),
+        ("lra-pathfinder", "paper", {"clock_lr": None, "warmup": 2500, "epochs": 200}),
+        ("lra-pathx", "paper", {"clock_lr": 5e-4, "ssm_lr": 5e-4, "dt_max": 0.1, "epochs": 50}),
+        ("lra-image", "paper", {"clock_lr": 0.01, "warmup": 900, "epochs": 200, "batch_size": 50}),
+        ("sc10", "paper", {"epochs": 200, "patience": 20, "batch_size": 20, "weight_decay": 0.0}),
+        ("sc10", "paper", {"layer": {"mixer": "linear"}, "bidirectional": False, "dropout": 0.1}),
+        ("ecl", "paper", {"layer": {"mixer": "linear"}, "prenorm": False, "batch_size": 50}),
         ("lra-listops", "paper", {"d_model": 128, "n_layers": 8, "n_ssm": 128, "epochs": 40}),
         ("lra-text", "paper", {"d_model": 256, "n_layers": 6, "batch_size": 16, "epochs": 32}),
         (
@@ -100,6 +107,30 @@ def test_a_recipe_is_made_anew_each_time():
 def test_published_numbers(name, size, want):
     found = recipe(name).sizes[size]
     assert {key: getattr(found, key) for key in want} == want
+
+
+@pytest.mark.parametrize("name", names())
+def test_only_what_was_published_has_a_source(name):
+    sizes = recipe(name).sizes
+    assert not any(size.source for key, size in sizes.items() if key != "paper")
+    ours = any("this one is ours" in note for note in sizes["paper"].notes)
+    assert bool(sizes["paper"].source) != ours
+
+
+def test_the_published_forecasts_see_values_as_they_are():
+    for name in ("etth1", "etth2", "ettm1", "weather", "ecl"):
+        task = recipe(name).sizes["paper"].task
+        assert (task["inputs"], task["level"], task["multiple"]) == ("s4", False, 50)
+        assert (
+            len(recipe(name).figures) == 10 and task["horizon"] == recipe(name).figures[0].horizon
+        )
+
+
+def test_a_part_that_is_drawn_says_so():
+    for name in ("lra-listops", "lra-pathfinder", "lra-pathx", "lra-retrieval"):
+        for size in recipe(name).sizes.values():
+            n = size.task.get("sizes", [0])[0]
+            assert not n or any(f"{n:,}" in t or "stand-in" in t for t in size.notes)
 
 
 def test_the_nearest_name_is_offered():

@@ -57,7 +57,8 @@ def test_same_seed_same_network(tmp_path):
 def test_what_the_ledger_is_told(tmp_path):
     made = job("smnist", "tiny", "s4", seed=2, overrides={"lr": ".004"}, data_dir=tmp_path)
     record = made.record
-    assert made.name == "smnist-s4-tiny-lr.004" and made.learner["lr"] == 0.004 and made.seed == 2
+    assert made.name == "smnist-s4-tiny-lr.004-seed2" and made.learner["lr"] == 0.004
+    assert made.seed == 2 and job("smnist", data_dir=tmp_path).name == "smnist-s4d-tiny"
     assert (record["recipe"], record["size"], record["overrides"]) == (
         "smnist",
         "tiny",
@@ -65,9 +66,21 @@ def test_what_the_ledger_is_told(tmp_path):
     )
     assert record["published"]["value"] == 0.9963 and "table 12" in record["published"]["source"]
     assert any("12,000 for train" in note for note in record["notes"])
+    assert any("size tiny is a recipe of ours" in note for note in record["notes"])
+    assert record["notes"][-1].endswith("lr=.004")
     words = shlex.split(record["command"])
     assert words[:3] == ["s4lite", "train", "smnist"] and "lr=.004" in words and words[-1] == "2"
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_options_of_the_layer_go_to_layers_that_know_them(tmp_path):
+    heads = {}
+    for model in ("s4", "transformer"):
+        net = job("etth1", "paper", model, data_dir=tmp_path).build()
+        heads[model] = net.stack.blocks[0].layer.head[2].weight.shape[0]
+    assert heads == {"s4": 128, "transformer": 256}  # a plain map as published; a gate
+    other = job("etth1", "paper", "s4", overrides={"mixer": "glu"}, data_dir=tmp_path)
+    assert other.record["model"]["mixer"] == "glu"
 
 
 def test_stand_ins_say_so():
