@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from s4lite.train.checkpoints import discard, state_path, states
 from s4lite.train.curve import chosen, row_of
 
-__all__ = ["Clock", "Keeper", "Limits", "Listener", "Stopped", "due", "listening"]
+__all__ = ["Clock", "Keeper", "Limits", "Listener", "Stopped", "both_clocks", "due", "listening"]
 
 
 class Stopped(BaseException):
@@ -60,6 +60,15 @@ _PAUSE = 3
 _ASKED = 4
 
 
+def both_clocks() -> tuple[float, float]:
+    """The time now: by the clock on the wall, and of processors, both from some beginning.
+
+    Returns:
+        wall, cpu  float  seconds; the second of this process, its threads and its ended children
+    """
+    return time.monotonic(), time.process_time() + sum(os.times()[2:4])
+
+
 class Clock(Checkpoint):
     """What time it is in a run, and what is due; its arguments are `Keeper`'s."""
 
@@ -69,30 +78,37 @@ class Clock(Checkpoint):
         self.folder, self.metric, self.mode, self.limits = folder, metric, mode, limits
         self.facts, self.past, self.curve, self.over, self.asked = facts, [], [], False, 0
         self.stepping, self.pid = False, os.getpid()
-        self.before, self.began = 0.0, None
+        self.before, self.began = (0.0, 0.0), None
         self.born = self.saved = time.monotonic()
 
+    def spent(self) -> tuple[float, float]:
+        """Seconds of work in all pieces, training and the test: by the clock, of processors."""
+        if self.began is None:
+            return self.before
+        both = zip(self.before, self.began, both_clocks(), strict=True)
+        return tuple(before + now - began for before, began, now in both)
+
     def seconds(self) -> float:
-        """Seconds of work in all pieces: training, and the test."""
-        return self.before + (0.0 if self.began is None else time.monotonic() - self.began)
+        """Seconds of work by the clock on the wall."""
+        return self.spent()[0]
 
     def start(self) -> None:
         """Work begins."""
-        self.began = time.monotonic()
+        self.began = both_clocks()
 
     def pause(self) -> None:
         """Work ends."""
-        self.before, self.began = self.seconds(), None
+        self.before, self.began = self.spent(), None
 
     def state_dict(self) -> dict[str, Any]:
         """What a state holds of the run itself."""
         held = {"curve": self.curve, "over": self.over, "facts": self.facts, "past": self.past}
-        return held | {"seconds": self.seconds()}
+        return held | dict(zip(("seconds", "cpu_seconds"), self.spent(), strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a state was kept."""
         self.curve, self.over = list(state["curve"]), state["over"]
-        self.before, now = state["seconds"], self.past
+        self.before, now = (state["seconds"], state["cpu_seconds"]), self.past
         self.past = list(state.get("past", ()))
         _ = [self.on(place) for place in now]
 
@@ -162,7 +178,7 @@ class Listener(Clock):
     def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
         """Listen to signals, and start the clock."""
         self.start()
-        self.saved, self.stepping = self.began, True
+        self.saved, self.stepping = time.monotonic(), True
         _hear_with(self.hear)  # Lightning has put its own there
 
     def hear(self, number: int, frame: Any) -> None:

@@ -35,6 +35,8 @@ class Run:
         hardware      dict   product names: cpu, threads, gpu, processes
         versions      dict   python, torch, numpy, s4lite, ...
         wall_seconds  float  over all pieces of an interrupted run
+        cpu_seconds   float  the same, of all processors that the first process, its threads and
+            its ended workers had; 0 if unknown
         parameters    int    numbers that are trained
         recipe, size  str    such as "smnist", "tiny"
         task, model   dict   among others name and metric
@@ -58,6 +60,7 @@ class Run:
     versions: dict[str, str]
     wall_seconds: float
     parameters: int
+    cpu_seconds: float = 0.0
     recipe: str = ""
     size: str = ""
     task: dict[str, Any] = field(default_factory=dict)

@@ -74,14 +74,15 @@ def line_of(job: Job, keeper: Keeper, row: dict[str, Any], model: nn.Module) -> 
     Returns:
         Run
     """
-    record, facts, past = job.record, keeper.facts, keeper.past
+    record, facts, past, (wall, cpu) = job.record, keeper.facts, keeper.past, keeper.spent()
     named, words = record.get("model", type(model).__name__), sys.argv[1:]
     return Run(
         name=job.name,
         command=record.get("command") or shlex.join(["python", Path(sys.argv[0]).name, *words]),
         seeds=[job.seed],
         **past[-1],
-        wall_seconds=round(keeper.seconds(), 2),
+        wall_seconds=round(wall, 2),
+        cpu_seconds=round(cpu, 2),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         **{name: record[name] for name in ("recipe", "size") if name in record},
         task=facts["task"] | {"shown": repr(job.task), "sequences": facts["sequences"]},

@@ -71,7 +71,7 @@ def test_a_run_leaves_states_logs_a_model_and_a_line_in_the_ledger(whole):
     assert kept.parameters == sum(p.numel() for p in job().build().parameters())
     assert kept.settings["learner"] == SETTINGS and kept.model == {"name": "s4d"}
     assert kept.hardware["cpu"] and kept.versions.keys() > {"lightning", "torch"}
-    assert 0 < kept.wall_seconds == whole.seconds
+    assert 0 < kept.wall_seconds == whole.seconds and kept.cpu_seconds > 0
     assert kept.task["sequences"] == {"train": 17, "val": 11, "test": 9} and not kept.more
     assert kept.task["shown"] == "<tiny: 12 x 1 a sample to 2>"
 
@@ -135,13 +135,14 @@ VARIANTS = {
 def test_in_pieces_of_one_step_it_ends_with_the_same_bits(tmp_path, name):
     """Every state that can be kept is taken up once."""
     want = go(job(**VARIANTS[name]), tmp_path / "whole")
-    count, got, seconds = 0, None, 0.0
+    count, got, spent = 0, None, (0.0, 0.0)
     while got is None or not got.finished:
         got = go(job(**VARIANTS[name]), tmp_path / "pieces", minutes=0, resume=True)
         count += 1
-        kept = newest(tmp_path / "pieces")[0]["callbacks"]["Keeper"]["seconds"]
-        assert kept > seconds or got.finished  # it adds up
-        seconds = kept
+        kept = newest(tmp_path / "pieces")[0]["callbacks"]["Keeper"]
+        now = kept["seconds"], kept["cpu_seconds"]
+        assert got.finished or all(a > b for a, b in zip(now, spent, strict=True))  # they add up
+        spent = now
     steps = {"accumulated": 6, "plateau": 20, "workers": 4, "half": 4}.get(name, STEPS)
     assert count == steps and got.epochs == want.epochs
     check_same(got, want, steps)
