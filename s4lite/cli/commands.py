@@ -152,6 +152,30 @@ def _swept(place: Path, new: bool) -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+def _result_in(folder: Path) -> Path:
+    """The file with the result of a finished run; UsageError if its folder has none."""
+    found = [path for path in folder.glob("*.json") if path.name != _ASKED]
+    if len(found) != 1:
+        raise UsageError(
+            f"want a run that is finished, with one result; got {len(found)} in {folder}"
+        )
+    return found[0]
+
+
+def _keep(path: Path, how: dict[str, Any], scores: dict[str, float]) -> Path:
+    """Write an evaluation into a run's file, in the place of an older one of the same kind."""
+    from s4lite.train.ledger import as_json, commit, read, write
+
+    line, how = read(path), as_json(how)
+    command = ["s4lite", "eval", f"runs/{line.name}", "--split", how["split"]]
+    command += ["--rate", f"{how['rate']:g}"]
+    command += [word for k, v in how["overrides"].items() for word in ("--set", f"{k}={v}")]
+    others = [each for each in line.evaluations if any(each[k] != how[k] for k in how)]
+    new = how | {"command": shlex.join(command), "commit": commit(), "scores": scores}
+    line.evaluations = [*others, new]
+    return write(line, path)
+
+
 def do_eval(
     folder: Annotated[Path, Argument(help="Of a run, as `train` made it")],
     split: Annotated[str, Option(help="test or val")] = "test",
@@ -161,6 +185,9 @@ def do_eval(
         Option("--set", metavar="NAME=VALUE", help="task. ..., batch_size, workers"),
     ] = None,
     data_dir: Annotated[Path | None, Option(help="Folder with the published files")] = None,
+    keep: Annotated[
+        bool, Option("--keep", help="Write it into the result of the run, too")
+    ] = False,
     as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,
 ) -> None:
     """Score the best weights of a run again.
@@ -170,7 +197,7 @@ def do_eval(
     \b
     Examples:
       s4lite eval runs/smnist-s4d-tiny
-      s4lite eval runs/fsdd-s4d-tiny --rate 2 --set task.sample_rate=4000
+      s4lite eval runs/fsdd-s4d-tiny --rate 2 --set task.sample_rate=4000 --keep
     """
     with answering(as_json) as answer:
         from s4lite.train.running import evaluate_run
@@ -178,12 +205,16 @@ def do_eval(
         asked = asked_of(folder)
         if split not in ("test", "val"):
             raise UsageError(f"want split test or val, got {split!r}")
+        line = _result_in(folder) if keep else None  # before any work
         first, _ = _job_of(asked, data_dir)  # whose network it is, whatever the task is now
-        asked["overrides"] |= pairs_of(sets, ("task.", "batch_size", "workers"))
+        asked["overrides"] |= (changed := pairs_of(sets, ("task.", "batch_size", "workers")))
         made = replace(_job_of(asked, data_dir)[0], build=first.build)
         answer.facts = evaluate_run(made, folder, split=split, rate=rate)
         scores = ", ".join(f"{name} {value:.4f}" for name, value in answer.facts.items())
         answer.lines = [f"{folder.name}, {split}: {scores}"]
+        if line:
+            how = {"split": split, "rate": rate, "overrides": changed}
+            answer.lines.append(f"kept in {_keep(line, how, answer.facts)}")
 
 
 def do_bench(

@@ -45,6 +45,7 @@ class Run:
         curve         list   of an epoch's epoch, step, seconds, train, val
         chosen        dict   the row of the curve whose weights were tested
         scores        dict   of the test
+        evaluations   list   of other tests of these weights: split, rate, overrides, scores, ...
         published     dict   value, source: the figure beside which it stands
         notes         list   of str: partial data, stand-ins, whatever must be known
         more          dict   other fields of the file
@@ -70,6 +71,7 @@ class Run:
     curve: list[dict[str, Any]] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     published: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from small import WORDS, call, train
 import s4lite
 from s4lite.cli.lists import aligned
 from s4lite.recipes.catalogue import names
+from s4lite.train.ledger import read
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 
@@ -122,6 +123,17 @@ def test_train_then_all_that_follows(tmp_path):
     other = call("eval", tmp_path / "run", *easier, "--data-dir", tmp_path / "data", "--json")
     assert other.exit_code == 0 and other.stdout != scored.stdout
 
+    place = (tmp_path / "run", "--data-dir", tmp_path / "data", "--keep")
+    for words in (["--rate", "2"], [*easier, "--split", "val"], ["--rate", "2"]):
+        kept = call("eval", *place, *words)
+        assert kept.exit_code == 0 and "kept in" in kept.stdout, kept.stderr
+    line = read(next((tmp_path / "run").glob("lra*.json")))
+    assert line.scores == found["scores"]
+    first, last = line.evaluations  # one of a kind, the newer in the place of the older
+    assert last["rate"] == 2.0 and last["overrides"] == {} and 0 <= last["scores"]["accuracy"] <= 1
+    assert first["split"] == "val" and first["overrides"] == {"task.max_length": "15"}
+    assert first["command"].endswith("--split val --rate 1 --set task.max_length=15")
+
     for place in (tmp_path, tmp_path / "run"):  # a folder of runs, and one run's
         listed = call("list", "--runs", "--folder", place)
         assert "lra-listops" in listed.stdout and "S4D-Lin 0.6052" in listed.stdout
@@ -203,6 +215,12 @@ def test_eval_refuses_settings_that_it_would_not_hear(tmp_path):
     done = call(*place, "--set", "d_model=8")
     assert done.exit_code == 2 and "counts here" in done.stderr
     assert call(*place, "--set", "batch_size=3").exit_code == 0
+
+
+def test_nothing_is_kept_of_a_run_that_is_not_finished(tmp_path):
+    assert train(tmp_path, "--minutes", "0.00001").exit_code == 4
+    done = call("eval", tmp_path / "run", "--data-dir", tmp_path / "data", "--keep")
+    assert done.exit_code == 2 and "want a run that is finished, with one result" in done.stderr
 
 
 def test_list_of_one_recipe():
