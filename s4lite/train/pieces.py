@@ -29,6 +29,7 @@ from s4lite.train.data import TaskData
 from s4lite.train.job import Job, Result, facts_of, same_job
 from s4lite.train.keeping import Keeper, Limits
 from s4lite.train.line import place_of
+from s4lite.train.memory import Trimming
 from s4lite.train.module import Learner
 from s4lite.train.objectives import objective
 
@@ -144,7 +145,7 @@ def trainer_for(job: Job, folder: Path, how: How, keeper: Keeper) -> Trainer:
     # unless told not to, SLURM would start it anew from a file of Lightning's own
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return Trainer(
-        callbacks=[keeper, *([Bar()] if how.progress else [])],
+        callbacks=[keeper, Trimming(), *([Bar()] if how.progress else [])],
         plugins=[StateIO(how.shard_mib), *slurm],
         logger=False,
         accelerator=how.accelerator,
