@@ -24,7 +24,7 @@ from s4lite.train.ledger import Run, read, score
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 MARKS = "<!-- results: written by chapters/_tools/results.py -->", "<!-- end of results -->"
-_OWN_SIZE = "is a recipe of ours, not a published one"  # which the column of sizes says
+_SEEN = ("is a recipe of ours, not a published one", "changed by name")  # in other columns
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,23 @@ class Found:
     def notes(self) -> list[str]:
         """What must be said with the scores."""
         told = {note: None for run in self.runs for note in run.notes}
-        return [note for note in told if _OWN_SIZE not in note]
+        return [note for note in told if not any(seen in note for seen in _SEEN)]
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the data was generated in the place of published data."""
+        return "stand-in" in self.first.task["name"]
 
     @property
     def title(self) -> str:
         """Recipe, and what was set otherwise than it says."""
         changed = (f"{k.removeprefix('task.')} {v}" for k, v in self.first.overrides.items())
-        made = "-stand-in" * ("stand-in" in self.first.task["name"])
-        return ", ".join([self.first.recipe + made, *changed])
+        return ", ".join([self.first.recipe + "-stand-in" * self.stand_in, *changed])
 
     @property
     def beside(self) -> list[tuple[str, float]]:
-        """What was printed: of this model, or else of all that there are."""
-        told = self.first.published
+        """What was printed, of this model first; nothing stands beside a stand-in."""
+        told = {} if self.stand_in else self.first.published
         own = [told] if "value" in told else []
         others = [each for each in told.get("all", []) if each["printed"] != told.get("printed")]
         return [(each["printed"], each["value"]) for each in own + others]
@@ -147,23 +151,20 @@ def beside(each: Found, most: int = 2) -> str:
     return "; ".join(f"{name} {told(each.metric, value)}" for name, value in each.beside[:most])
 
 
-def table(experiments: list[Found], *, notes: bool = True) -> str:
+def table(experiments: list[Found]) -> str:
     """A markdown table of experiments.
 
     Args:
         experiments  list of Found
-        notes        bool           with what must be known of each, and what it took
     """
-    heads = ["experiment", "size", "model", "parameters", "metric", "ours", "printed elsewhere"]
-    heads += ["CPU minutes", "to be known"] if notes else []
+    heads = ["experiment", "size", "model", "parameters", "CPU minutes", "metric", "ours"]
+    heads += ["printed elsewhere", "to be known"]
     lines = [heads, ["---"] * len(heads)]
     for each in experiments:
         run = each.first
-        line = [each.title, run.size, run.model["name"], f"{run.parameters:,}", each.metric]
-        line += [ours(each), beside(each)]
-        if notes:
-            line += [f"{each.minutes:.1f}" if each.minutes else "", "; ".join(each.notes)]
-        lines.append(line)
+        line = [each.title, run.size, run.model["name"], f"{run.parameters:,}"]
+        line += [f"{each.minutes:.1f}" if each.minutes else "", each.metric]
+        lines.append([*line, ours(each), beside(each), "; ".join(each.notes)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -185,7 +186,7 @@ def readme(text: str) -> str:
         raise ValueError(f"want {MARKS[0]} and {MARKS[1]}, got a text without them")
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    return f"{before}{MARKS[0]}\n{table(found(), notes=False)}\n{MARKS[1]}{after}"
+    return f"{before}{MARKS[0]}\n{table(found())}\n{MARKS[1]}{after}"
 
 
 def main() -> int:
