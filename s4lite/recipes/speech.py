@@ -26,7 +26,7 @@ def sc35() -> Recipe:
     part = {"train": 20_000, "val": 4_000, "test": None, "batch_size": 64, "epochs": 5}
     small = replace(paper, n_layers=4, **part, warmup=300, clip=1.0, source="")
     low = {"d_model": 32, "n_layers": 2, "d_state": 16, "dt_min": 1e-3, "dt_max": 0.5}
-    less = {"train": 1_500, "val": 300, "test": 500, "batch_size": 16, "epochs": 3, "warmup": 20}
+    less = {"train": 1_500, "val": 300, "test": 500, "batch_size": 8, "epochs": 4, "warmup": 60}
     slower = ("8,000 samples a second, not 16,000",)
     tiny = Size(clip=1.0, **low, **less, task={"classes": 35, "sample_rate": 8000}, notes=slower)
     sizes = {"tiny": tiny, "small": replace(small, task={"classes": 35}), "paper": paper}
