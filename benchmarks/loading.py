@@ -4,8 +4,9 @@
 
 The batches come from `TaskData`, as in training: shuffled, gathered, padded, as numbers. Pixels are
 random ones in the number and form of MNIST and CIFAR-10, reviews are random letters, as many as in
-those of IMDB, ListOps and Pathfinder are drawn; all lie where they would, in memory or on the disk.
-First, a batch is held against its sequences asked for one by one and padded, and against itself.
+those of IMDB, ListOps and Pathfinder are drawn, spoken digits are noise of many lengths, a series
+and a text are random numbers; all lie where they would, in memory or on the disk. First, a batch
+is held against its sequences asked for one by one and padded, and against itself.
 
 Loading is counted in processor time, so that a busy machine does not matter: in the process that
 trains, on one core; and by two processes of its own that hand it over, on two cores, with what the
@@ -17,6 +18,8 @@ handing over takes on both sides, their start and the order of the epoch. It is 
   moved once (42 bytes), goes through the FFTs and the matrices, one after the other, near the
   peaks of the machine. No program known to us is that fast; where loading keeps up with this step,
   it does with any. The estimates for eager and for compiled PyTorch are nine and five times longer.
+  Below half a millisecond the launching of kernels decides, about a millisecond a layer in eager
+  PyTorch, and nothing is claimed: that is so for the two layers of etth1.
 
 Prints PASS or FAIL for every task, writes benchmarks/results/loading-<cpu>.json, and exits 1 if a
 batch is wrong or a claim fails.
@@ -31,24 +34,31 @@ import sys
 import tempfile
 import time
 import warnings
+import wave
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from common import Claims, begin, finish, options
 from torch import Tensor
 
 from s4lite.data.documents import Text
+from s4lite.data.forecasting import Windows
 from s4lite.data.listops import ListOps
 from s4lite.data.pathfinder import Pathfinder
 from s4lite.data.pixels import LRAImage, SequentialCIFAR, SequentialMNIST
-from s4lite.data.task import Batch, Task, pad
+from s4lite.data.speech import FSDD
+from s4lite.data.task import Batch, Splits, Task, pad
+from s4lite.data.windows import TextWindows
 from s4lite.nn.groups import param_groups
-from s4lite.nn.model import SequenceModel
+from s4lite.recipes.models import build
 from s4lite.train.data import TaskData
+from s4lite.train.objectives import objective
 
 WANTED = 3  # times as fast as the step
+RECKONED = "step on an H200, reckoned"
+LAUNCHES = 0.5e-3  # seconds; launches, which are not reckoned, decide a shorter step
 # task: the models, as (blocks, width, sequences a batch)
 MODELS = {
     "smnist": {"4 x 128": (4, 128, 64), "6 x 512": (6, 512, 50)},
@@ -58,6 +68,9 @@ MODELS = {
     "text": {"4 x 128": (4, 128, 50), "6 x 256": (6, 256, 16)},
     "pathfinder": {"6 x 128": (6, 128, 64), "6 x 256": (6, 256, 64)},
     "path-x": {"4 x 96": (4, 96, 32), "6 x 256": (6, 256, 16)},
+    "fsdd": {"4 x 128": (4, 128, 32), "6 x 128": (6, 128, 32)},
+    "etth1": {"2 x 128": (2, 128, 50)},
+    "enwik8": {"6 x 256": (6, 256, 32), "8 x 512": (8, 512, 16)},
 }
 
 
@@ -95,6 +108,45 @@ def reviews(folder: Path, each: int) -> None:
             (folder / "aclImdb" / part / f"{i}_7.txt").write_bytes(text)
 
 
+def recordings(folder: Path, each: int) -> None:
+    """A folder of spoken digits: noise, as long as those of FSDD."""
+    rng = torch.Generator().manual_seed(0)
+    (place := folder / "recordings").mkdir()
+    for digit in range(10):
+        for i in range(each):
+            length = int(3300 * math.exp(0.35 * torch.randn((), generator=rng)))  # median 3,300
+            noise = torch.randint(-9000, 9000, (length,), generator=rng, dtype=torch.int16)
+            with wave.open(str(place / f"{digit}_jackson_{i}.wav"), "wb") as file:
+                file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+                file.writeframes(noise.numpy().tobytes())
+
+
+class Given(Task):
+    """A task with one data set for all its parts."""
+
+    def __init__(self, folder: str, items: Any, metric: str, symbols: int = 0) -> None:
+        super().__init__(folder)
+        self.items, self.name, self.metric, self.tokens = items, metric, metric, symbols > 0
+        self.d_input = self.d_output = symbols or 1
+        self.length = len(items[0][0])
+
+    def splits(self) -> Splits:
+        """The same three times."""
+        return Splits(self.items, self.items, self.items)
+
+
+def series(folder: str) -> Task:
+    """A day of a series from 384 hours, in windows as many as those of ETTh1."""
+    rows = torch.randn(8640, 1, generator=torch.Generator().manual_seed(0))
+    return Given(folder, Windows(rows, 1, range(8640), 384, 24, level=True), "mse")
+
+
+def text(folder: str) -> Task:
+    """The next byte, in windows of 2,048 bytes."""
+    symbols = np.random.default_rng(0).integers(0, 205, 8_000_001).astype(np.uint8)
+    return Given(folder, TextWindows(symbols, np.arange(0, 7_990_000, 2048), 2048), "bpc", 205)
+
+
 def tasks(folder: str, o: argparse.Namespace) -> dict[str, Task]:
     """The tasks, none of them prepared; large pictures are fewer."""
     n, few = o.sequences, max(32, o.sequences // 16)
@@ -107,6 +159,9 @@ def tasks(folder: str, o: argparse.Namespace) -> dict[str, Task]:
         "text": Text(folder, each=n // 2),
         "pathfinder": Pathfinder(folder, sizes=(n, 10, 10)),
         "path-x": Pathfinder(folder, size=128, sizes=(few, 2, 2)),
+        "fsdd": FSDD(folder, partial=True),
+        "etth1": series(folder),
+        "enwik8": text(folder),
     }
 
 
@@ -157,15 +212,15 @@ def step_here(task: Task, batch: Batch, o: argparse.Namespace) -> list[float]:
     lengths = None if batch.lengths is None else batch.lengths[:8]
     u, y = batch.u[:8, : None if lengths is None else int(lengths.max())], batch.y[:8]
     if o.smoke:
-        u, lengths = u[:, :50], None
+        u, y, lengths = u[:, :50], y if y.ndim == 1 else y[:, :50], None
     torch.manual_seed(0)
-    model = SequenceModel(task.d_input, task.d_output, 32, 2, d_state=16, embedding=task.tokens)
+    model, goal = build("s4d", task, d_model=32, n_layers=2, d_state=16), objective(task.metric)
     adam, seconds = torch.optim.AdamW(param_groups(model, lr=1e-3, weight_decay=0.01)), []
     torch.set_num_threads(2)
     for _ in range(1 + o.repeats):
         start = time.process_time()
         adam.zero_grad(set_to_none=True)
-        F.cross_entropy(model(u, lengths=lengths), y).backward()
+        goal.loss(goal.sums(model(u, lengths=lengths), y)).backward()
         adam.step()
         seconds.append((time.process_time() - start) / 2)
     torch.set_num_threads(o.threads)
@@ -196,7 +251,7 @@ def measure(name: str, task: Task, o: argparse.Namespace) -> dict[str, Any]:
         times["small step on two cores"] = step_here(task, one, o)
         lengths = getattr(data.parts.train, "lengths", None)
         length = task.length if lengths is None else float(lengths.mean())
-        times["step on an H200, reckoned"] = [step_reckoned(depth, width, batch_size, length)]
+        times[RECKONED] = [step_reckoned(depth, width, batch_size, length)]
         middle = {key: statistics.median(seconds) for key, seconds in times.items()}
         best = min(middle["one core"], middle["two cores"])
         found["seconds"] |= {f"{case} | {key}": seconds for key, seconds in times.items()}
@@ -208,11 +263,16 @@ def measure(name: str, task: Task, o: argparse.Namespace) -> dict[str, Any]:
 def claimed(result: dict[str, Any]) -> Claims:
     """Loading is as fast as wanted, for every task: the smallest ratio of its models."""
     least: dict[str, float] = {}
+    claims: Claims = {}
+    text = f"at least {WANTED} times as fast as"
     for case, ratios in result["ratios"].items():
-        name = case.split(",")[0]
-        least[name] = min(least.get(name, math.inf), *ratios.values())
-    text = f"at least {WANTED} times as fast as any of its steps"
-    return {f"{name}: {text} ({x:.1f})": x >= WANTED for name, x in least.items()}
+        name, kept = case.split(",")[0], dict(ratios)
+        if result["seconds"][f"{case} | {RECKONED}"][0] < LAUNCHES:
+            ratio = kept.pop(RECKONED)
+            claims[f"{case}: {text} a {RECKONED} without launches ({ratio:.1f})"] = None
+        least[name] = min(least.get(name, math.inf), *kept.values())
+    each = f"{text} any of its steps"
+    return claims | {f"{name}: {each} ({x:.1f})": x >= WANTED for name, x in least.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -229,6 +289,7 @@ def main(argv: list[str] | None = None) -> int:
     result |= {"error": {}, "seconds": {}, "ratios": {}}
     with tempfile.TemporaryDirectory() as folder:
         reviews(Path(folder), o.sequences // 2)
+        recordings(Path(folder), o.sequences // 10)
         for name, task in tasks(folder, o).items():
             task.prepare()
             for key, found in measure(name, task, o).items():
