@@ -3,26 +3,22 @@
 Home: chapter 17, "Pixels" (chapters/17_pixels.ipynb).
 """
 
-import contextlib
 import errno
 import functools
-import glob
 import hashlib
 import importlib.util
 import os
-import secrets
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+
+from s4lite.data.whole import atomic_write, sweep
 
 __all__ = [
     "DamagedData",
     "MissingData",
     "Source",
-    "atomic_write",
     "cache_dir",
     "data_folder",
     "digest_of",
@@ -118,43 +114,6 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
             errno.ENOTDIR, "want a folder for the data, got a file", str(folder)
         )
     return folder
-
-
-def _sweep(path: Path) -> None:
-    """Remove what killed processes have left of a file, once it is a day old."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with contextlib.suppress(OSError):  # somebody else swept, or may and we may not
-            if time.time() - part.stat().st_mtime > 86_400:
-                part.unlink()
-
-
-def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Write a whole file or nothing: under another name first, renamed once it is on the disk.
-
-    Args:
-        path   path      the file; its folder is made if need be, an older file is replaced
-        write  callable  gets the open binary file (readable too) and fills it
-    Raises:
-        OSError: if the disk is full or the folder may not be written; nothing is left behind.
-        Exception: what `write` raises; nothing is left behind.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with open(part, "x+b") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = f"{os.strerror(error.errno)}, and no part of the file was kept"
-            raise OSError(error.errno, what, str(path)) from error
-        raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def digest_of(file: str | os.PathLike[str] | BinaryIO, kind: str = "sha256") -> str:
@@ -256,11 +215,14 @@ def fetch(
         DamagedData: if it is there, or arrives, with another digest.
         OSError: if it cannot be written for another reason, such as a full disk.
 
-    Processes may fetch the same file at once: each writes its own, and the last one stays.
+    Processes may fetch the same file at once: each writes its own, and the last one stays. What
+    killed ones have left is removed.
     """
-    if path := find(source, data_dir):
-        return path
     folder = data_folder(data_dir)
+    if path := find(source, folder):
+        if download:
+            sweep(folder / source.name)
+        return path
     if not (download and source.url):
         why = "downloading is switched off" if source.url else "nobody offers it for download"
         raise _missing(source, folder, why)

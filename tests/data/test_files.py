@@ -13,28 +13,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from disk import CONTENT, folders, in_child, killed_while_writing, names, posix
 
 from s4lite.data.files import (
     DamagedData,
     MissingData,
     Source,
-    atomic_write,
     cache_dir,
     data_folder,
     digest_of,
     fetch,
     find,
 )
+from s4lite.data.whole import atomic_write
 
-CONTENT = bytes(range(256)) * 400  # 100 kB
 SHA = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 SOURCE = Source("set/a.bin", "https://example.org/a.bin", SHA, also=("a.bin", "old/a.bin"))
-posix = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 # ------------------------------------------------------------------ Source
@@ -170,8 +165,19 @@ def test_missing_says_all(tmp_path):
         assert part in said
     assert "switched off" in said and isinstance(caught.value, FileNotFoundError)
     with pytest.raises(MissingData, match="nobody offers it"):
-        fetch(replace(SOURCE, url=""), tmp_path)
-    assert names(tmp_path) == []
+        fetch(replace(SOURCE, url=""), tmp_path / "typo")
+    assert folders(tmp_path) == []
+
+
+@posix
+def test_fetch_sweeps_though_the_file_is_there(tmp_path):
+    """Whoever was killed may have been the slower one of two."""
+    killed_while_writing(tmp_path / "set/a.bin")
+    (tmp_path / "set/a.bin").write_bytes(CONTENT)
+    assert fetch(SOURCE, tmp_path, download=False) == tmp_path / "set/a.bin"
+    assert len(names(tmp_path)) == 2  # only looking removes nothing
+    assert fetch(SOURCE, tmp_path) == tmp_path / "set/a.bin"
+    assert names(tmp_path) == ["set/a.bin"]
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
@@ -192,132 +198,6 @@ def test_missing_without_pooch_names_the_extra(tmp_path, monkeypatch):
         fetch(SOURCE, tmp_path)
     assert SOURCE.url in str(caught.value) and SHA in str(caught.value)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError) and names(tmp_path) == []
-
-
-# ------------------------------------------------------------------ atomic_write
-
-
-def test_write_makes_folders_and_replaces(tmp_path):
-    path = tmp_path / "a/b/c"
-    atomic_write(path, lambda file: file.write(b"one"))
-    atomic_write(str(path), lambda file: file.write(b"two"))
-    assert path.read_bytes() == b"two" and names(tmp_path) == ["a/b/c"]
-
-
-@posix
-def test_write_respects_the_umask(tmp_path):
-    old = os.umask(0o027)
-    try:
-        atomic_write(tmp_path / "a", lambda file: file.write(b"x"))
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), OSError(errno.EIO, "io")])
-@pytest.mark.parametrize("older", [False, True])
-def test_failure_leaves_what_was_there(tmp_path, error, older):
-    path = tmp_path / "a"
-    if older:
-        path.write_bytes(b"older")
-
-    def write(file):
-        file.write(CONTENT)
-        raise error
-
-    with pytest.raises(type(error)):
-        atomic_write(path, write)
-    assert names(tmp_path) == ["a"] * older
-    assert not older or path.read_bytes() == b"older"
-
-
-def test_full_disk(tmp_path, monkeypatch):
-    def full(fd):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)  # the system may notice as late as that
-    with pytest.raises(OSError, match="no part of the file was kept") as caught:
-        atomic_write(tmp_path / "a", lambda file: file.write(CONTENT))
-    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a")
-    assert names(tmp_path) == []
-
-
-def in_child(work) -> int:
-    """Run `work` in a process of its own; its exit code."""
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join(60)
-    return child.exitcode
-
-
-@posix
-def test_a_limit_of_the_system(tmp_path):
-    """A file that may not grow beyond 10 kB: the same error as a full disk, from the system."""
-    import resource
-
-    def work():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-        try:
-            atomic_write(tmp_path / "a", lambda file: file.write(CONTENT))
-        except OSError as error:
-            os._exit(7 if error.errno == errno.EFBIG and "no part" in str(error) else 8)
-        os._exit(9)
-
-    assert in_child(work) == 7 and names(tmp_path) == []
-
-
-@posix
-def test_killed_in_the_middle(tmp_path):
-    path = tmp_path / "a"
-
-    def work():
-        def write(file):
-            file.write(CONTENT)
-            file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        atomic_write(path, write)
-
-    assert in_child(work) == -signal.SIGKILL
-    assert not path.exists() and all(name.endswith(".part") for name in names(tmp_path))
-    atomic_write(path, lambda file: file.write(CONTENT))  # what is left is in nobody's way
-    assert path.read_bytes() == CONTENT
-
-
-def test_old_leftovers_are_swept(tmp_path):
-    old, new, other = (tmp_path / x for x in (".a.1-x.part", ".a.2-y.part", ".ab.1-x.part"))
-    for part in (old, new, other):
-        part.write_bytes(b"half")
-    for part in (old, other):
-        os.utime(part, (time.time() - 90_000,) * 2)
-    atomic_write(tmp_path / "a", lambda file: file.write(b"x"))
-    assert names(tmp_path) == [".a.2-y.part", ".ab.1-x.part", "a"]  # only its own, only old ones
-
-
-@posix
-def test_processes_at_once(tmp_path):
-    """Three write the same file over and over; whoever looks sees a whole one."""
-    path, stop = tmp_path / "a", time.monotonic() + 1.0
-
-    def work(letter):
-        while time.monotonic() < stop:
-            atomic_write(path, lambda file: file.write(letter * 300_000))
-
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=work, args=(x,)) for x in (b"a", b"b", b"c")]
-    for writer in writers:
-        writer.start()
-    seen = set()
-    while time.monotonic() < stop:
-        if path.exists():
-            content = path.read_bytes()
-            assert len(content) == 300_000 and len(set(content)) == 1
-            seen.add(content[:1])
-    for writer in writers:
-        writer.join(30)
-        assert writer.exitcode == 0
-    assert seen and names(tmp_path) == ["a"]
 
 
 # ------------------------------------------------------------------ downloading
@@ -374,8 +254,9 @@ def test_corrupted_download_is_not_kept(mirror, tmp_path):
 @pytest.mark.parametrize(("what", "why"), [("gone", "404"), ("cut", "want set")])
 def test_failed_download(mirror, tmp_path, what, why):
     with pytest.raises((MissingData, DamagedData), match=why) as caught:
-        fetch(mirror.at(what), tmp_path)
-    assert SHA in str(caught.value) and f"/{what}" in str(caught.value) and names(tmp_path) == []
+        fetch(mirror.at(what), tmp_path / "typo")
+    assert SHA in str(caught.value) and f"/{what}" in str(caught.value)
+    assert folders(tmp_path) == []  # not even that of a mistyped name
 
 
 def test_nobody_answers(mirror, tmp_path):
@@ -383,8 +264,8 @@ def test_nobody_answers(mirror, tmp_path):
     mirror.shutdown()
     mirror.server_close()
     with pytest.raises(MissingData, match="no connection"):
-        fetch(source, tmp_path)
-    assert names(tmp_path) == []
+        fetch(source, tmp_path / "typo")
+    assert folders(tmp_path) == []
 
 
 @posix
@@ -431,3 +312,4 @@ def test_killed_while_downloading(mirror, tmp_path):
     child.join(10)
     assert child.exitcode == -signal.SIGKILL and not (tmp_path / "set/a.bin").exists()
     assert fetch(mirror.at("good"), tmp_path).read_bytes() == CONTENT
+    assert names(tmp_path) == ["set/a.bin"]

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from s4lite.data.expressions import Expressions
 from s4lite.data.files import DamagedData
-from s4lite.data.listops import Expressions, ListOps, save_expressions
+from s4lite.data.listops import ListOps, save_expressions
 from s4lite.data.shards import Shards, TokenSet, open_shard, shards_in, verify
 from s4lite.data.task import pad
 
