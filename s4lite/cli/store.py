@@ -14,6 +14,7 @@ from s4lite.cli.answers import UsageError, answering, pairs_of, usage
 from s4lite.data.documents import read_reviews
 from s4lite.data.files import DamagedData, MissingData, fetch, find
 from s4lite.data.recordings import survey
+from s4lite.data.release import find_listops
 from s4lite.data.retrieval import find_pairs
 from s4lite.data.shards import verify
 from s4lite.data.task import Task
@@ -55,7 +56,8 @@ def look_at(task: Task) -> str:
     if shards is not None and shards.contents() is not None:
         verify(shards)
         return "ready"
-    if type(task).__name__ in _DRAWN:
+    published = getattr(task, "source", "drawn") == "published"
+    if type(task).__name__ in _DRAWN and not published:
         return "not drawn yet"
     places = [getattr(task, name) for name in ("place", "path") if hasattr(task, name)]
     if hasattr(task, "pattern"):  # recordings: each is read, and all are counted
@@ -63,8 +65,8 @@ def look_at(task: Task) -> str:
         task.check(place, found, np.array(task.parts(place, found), np.uint8))
     elif type(task).__name__ == "Text":
         read_reviews(task.data_dir, each=task.each, download=False)
-    elif type(task).__name__ == "Retrieval":
-        find_pairs(task.data_dir)
+    elif published or type(task).__name__ == "Retrieval":
+        (find_listops if published else find_pairs)(task.data_dir)
     elif places:
         places[0]()
     elif hasattr(task, "text"):

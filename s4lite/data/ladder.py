@@ -6,7 +6,7 @@ Home: chapter 18, "Long Range Arena" (chapters/18_long_range_arena.ipynb).
 import numpy as np
 
 from s4lite.data.draws import below, check_whole, child
-from s4lite.data.listops import Expressions
+from s4lite.data.expressions import Expressions
 from s4lite.data.trees import CLOSE, DIGIT, OPERATOR, Level, fold
 
 __all__ = ["known_to_depth", "node_values", "read_levels"]

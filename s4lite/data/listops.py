@@ -1,4 +1,4 @@
-"""ListOps: nested lists of digits under MIN, MAX, MED and SM (sum modulo 10), to be evaluated.
+"""ListOps: the value of nested lists of digits, drawn at random or read from published files.
 
 Home: chapter 18, "Long Range Arena" (chapters/18_long_range_arena.ipynb).
 """
@@ -7,43 +7,17 @@ import contextlib
 import itertools
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from s4lite.data.draws import check_sizes, check_whole, child
-from s4lite.data.files import DamagedData
+from s4lite.data.expressions import Expressions
+from s4lite.data.release import published_listops
 from s4lite.data.shards import Shards, TokenTask, shards_in
-from s4lite.data.trees import CLOSE, DIGIT, OPERATOR, VOCABULARY, Shape, fold, grow, keep, write_out
+from s4lite.data.trees import VOCABULARY, Shape, grow, keep, write_out
 from s4lite.data.workers import cores, in_order, progress
 
-__all__ = [
-    "Expressions",
-    "ListOps",
-    "evaluate",
-    "generate_listops",
-    "read_listops",
-    "save_expressions",
-]
-
-
-class Expressions(NamedTuple):
-    """Expressions end to end, and what they are worth.
-
-    tokens    (total,)  uint8  places in `VOCABULARY`, without <eos>
-    ends      (count,)  int64  expression i is tokens[ends[i - 1] : ends[i]]
-    values    (count,)  uint8  0 to 9
-    attempts  int              trees drawn to get them
-    """
-
-    tokens: np.ndarray
-    ends: np.ndarray
-    values: np.ndarray
-    attempts: int
-
-    def expression(self, i: int) -> np.ndarray:
-        """The tokens (length,) of expression i >= 0."""
-        return self.tokens[self.ends[i - 1] if i else 0 : self.ends[i]]
+__all__ = ["ListOps", "check_source", "generate_listops", "listops_name", "save_expressions"]
 
 
 def _at_once(shape: Shape) -> int:
@@ -121,34 +95,6 @@ def _joined(seen: dict[bytes, int], attempts: int) -> Expressions:
     return Expressions(tokens, ends, np.array([*seen.values()], np.uint8), attempts)
 
 
-def evaluate(tokens: Sequence[int] | np.ndarray) -> int:
-    """Say what one expression is worth, with a stack.
-
-    Args:
-        tokens  (length,)  places in `VOCABULARY`; nothing behind its end
-    Returns:
-        int  0 to 9
-    Raises:
-        ValueError: if the tokens are no expression.
-    """
-    open_lists: list[list[int]] = [[]]
-    for k, token in enumerate(np.asarray(tokens).tolist()):
-        if DIGIT <= token < OPERATOR:
-            open_lists[-1].append(token - DIGIT)
-        elif OPERATOR <= token < CLOSE:
-            open_lists.append([token])
-        elif token == CLOSE and len(open_lists) > 1 and len(open_lists[-1]) > 1:
-            operator, *args = open_lists.pop()
-            open_lists[-1].append(
-                int(fold(*np.array([[operator], [len(args)]]), np.array(args))[0])
-            )
-        else:
-            raise ValueError(f"want an expression, got token {token} at {k}")
-    if len(open_lists) > 1 or len(open_lists[0]) != 1:
-        raise ValueError("want one expression, whole, got something else")
-    return open_lists[0][0]
-
-
 def save_expressions(shards: Shards, drawn: Expressions, sizes: Sequence[int]) -> None:
     """Write expressions as `TokenSet` reads them: the first sizes[0] as train, then val, test."""
     last = 0
@@ -164,17 +110,18 @@ class ListOps(TokenTask):
     """The task ListOps: what is the value, 0 to 9, of an expression of a thousand tokens?
 
     Args:
-        data_dir   path | None  where the drawn expressions are kept
+        data_dir   path | None  where drawn expressions are kept, or the published files are
+        source     str          "drawn"; or "published", the arena's files, see `find_listops`
         seed       int          of the draw
-        sizes      (3,)         of train, val, test
+        sizes      (3,)         of train, val, test; published files must have so many lines
         workers    int | None   processes that draw; None for all cores
         download   bool         unused: nothing is downloaded
         shape      int          max_depth, max_args, min_length, max_length of `generate_listops`
     Raises:
-        TypeError, ValueError: if an argument is not as said.
+        TypeError, ValueError: if an argument is not as said; published lists take no shape.
 
-    The published task has the default shape and sizes, and another seed. Other shapes, for small
-    machines, have depth and length in their name.
+    By default lists are drawn, in the published shape and sizes. Other shapes, for small machines,
+    have depth and length in their name.
     """
 
     d_input, d_output = len(VOCABULARY), 10
@@ -183,6 +130,7 @@ class ListOps(TokenTask):
         self,
         data_dir: str | os.PathLike[str] | None = None,
         *,
+        source: str = "drawn",
         seed: int = 0,
         sizes: tuple[int, int, int] = (96_000, 2_000, 2_000),
         workers: int | None = None,
@@ -190,51 +138,37 @@ class ListOps(TokenTask):
         **shape: int,
     ) -> None:
         super().__init__(data_dir, download=download)
-        self.shape = Shape(**shape)
+        check_source(source, shape), check_sizes(sizes), check_whole(0, 2**63 - 1, seed=seed)
+        self.shape, self.source, self.seed, self.sizes = Shape(**shape), source, seed, (*sizes,)
         self.shape.check()
-        check_whole(0, 2**63 - 1, seed=seed), check_sizes(sizes)
         self.workers = cores() if workers is None else workers
         check_whole(workers=self.workers)
-        self.seed, self.sizes, self.length = seed, tuple(sizes), self.shape.max_length
-        other = f"-depth{self.shape.max_depth}-length{self.length}"
-        self.name = "listops" if self.shape == Shape() else "listops" + other
+        self.length, self.name = self.shape.max_length, listops_name(source, self.shape)
         facts = {"draw": 1, "seed": seed, "sizes": self.sizes, **self.shape._asdict()}
+        facts = facts if source == "drawn" else {"source": source, "sizes": self.sizes}
         self.shards = shards_in(self.data_dir / "listops", self.name, facts)
 
     def _write(self) -> None:
-        shape = self.shape._asdict()
-        drawn = generate_listops(sum(self.sizes), self.seed, workers=self.workers, **shape)
-        save_expressions(self.shards, drawn, self.sizes)
+        if self.source == "published":
+            lists = published_listops(self.data_dir, self.sizes)
+        else:
+            shape = self.shape._asdict() | {"workers": self.workers}
+            lists = generate_listops(sum(self.sizes), self.seed, **shape)
+        save_expressions(self.shards, lists, self.sizes)
 
 
-def read_listops(path: str | os.PathLike[str]) -> Expressions:
-    """Read a published file, basic_train.tsv and the like: lines of Source, tab, Target.
+def check_source(source: str, shape: dict[str, int]) -> None:
+    """Raise ValueError unless lists of that source can have that shape."""
+    if source not in ("drawn", "published"):
+        raise ValueError(f'want source "drawn" or "published", got {source!r}')
+    if source == "published" and shape:
+        got = ", ".join(f"{name}={n}" for name, n in shape.items())
+        raise ValueError(f"want published lists as they are, without a shape; got {got}")
 
-    Round brackets are left out, and "]" is read as X.
 
-    Args:
-        path  path
-    Returns:
-        Expressions  attempts is their number
-    Raises:
-        FileNotFoundError: if there is no such file.
-        DamagedData: if a line is not of this form.
-    """
-    place = {word: i for i, word in enumerate(VOCABULARY)} | {"]": CLOSE}
-    rows, values = [], []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            source, _, target = line.rstrip("\n").partition("\t")
-            if number == 1 and source == "Source":
-                continue
-            words = source.replace("(", " ").replace(")", " ").split()
-            if target not in {*"0123456789"} or not words or not {*words} <= {*place}:
-                raise DamagedData(
-                    f"want an expression, a tab and a digit in line {number} of {path}"
-                )
-            rows.append(np.array([place[word] for word in words], np.uint8))
-            values.append(int(target))
-    if not rows:
-        raise DamagedData(f"want expressions in {path}, got none")
-    ends = np.cumsum([len(row) for row in rows])
-    return Expressions(np.concatenate(rows), ends, np.array(values, np.uint8), len(rows))
+def listops_name(source: str, shape: Shape) -> str:
+    """What a task of such lists is called."""
+    if source == "published":
+        return "listops-published"
+    other = f"-depth{shape.max_depth}-length{shape.max_length}"
+    return "listops" + other * (shape != Shape())

@@ -9,17 +9,14 @@ import numpy as np
 
 from s4lite.data.documents import SPECIAL, Characters, write_texts
 from s4lite.data.draws import below, check_sizes, check_whole, child, unit
-from s4lite.data.files import DamagedData, MissingData
+from s4lite.data.files import DamagedData
+from s4lite.data.release import find_release
 from s4lite.data.shards import TokenTask, open_shard, shards_in
 
 __all__ = ["PairTask", "Retrieval", "RetrievalStandIn", "draw_pair", "find_pairs", "read_pairs"]
 
 
 """Retrieval: two documents, read letter by letter; does one cite the other?"""
-
-
-_PLACES = ("", "aan", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_data")
-_RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 
 
 def find_pairs(data_dir: Path) -> dict[str, Path]:
@@ -34,16 +31,11 @@ def find_pairs(data_dir: Path) -> dict[str, Path]:
         s: f"new_aan_pairs.{f}.tsv"
         for s, f in (("train", "train"), ("val", "eval"), ("test", "test"))
     }
-    for place in _PLACES:
-        paths = {split: data_dir / place / name for split, name in files.items()}
-        if all(path.is_file() for path in paths.values()):
-            return paths
-    raise MissingData(
-        f"want {', '.join(files.values())}, which are not there\n  folder   {data_dir} (or in it "
-        f"{', '.join(_PLACES[1:])})\n  address  {_RELEASE} (7.7 GB, unpack it by hand)\n"
-        "  digest   none is published\nWithout them there is RetrievalStandIn: generated pairs, "
-        "whose results are not those of Retrieval."
+    without = (
+        "Without them there is RetrievalStandIn: generated pairs, whose results are not those of "
+        "Retrieval."
     )
+    return find_release(data_dir, files, "tsv_data", "aan", without)
 
 
 def read_pairs(path: Path, length: int) -> Iterator[tuple[int, str, str]]:

@@ -104,3 +104,12 @@ def test_a_part_of_the_recordings_is_not_called_whole(tmp_path):
     (tmp_path / "recordings").mkdir()
     with pytest.raises(DamagedData, match="3,000 clips"):
         look_at(FSDD(tmp_path, download=False))
+
+
+def test_the_published_lists_are_looked_for_not_drawn(tmp_path):
+    task = ListOps(tmp_path, source="published")
+    with pytest.raises(MissingData, match=r"basic_train\.tsv"):
+        look_at(task)
+    for split in ("train", "val", "test"):
+        (tmp_path / f"basic_{split}.tsv").write_text("Source\tTarget\n")
+    assert look_at(task) == "files are there" and len(files(tmp_path)) == 3

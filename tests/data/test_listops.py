@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4lite.data import listops
-from s4lite.data.files import DamagedData
+from s4lite.data.expressions import Expressions, evaluate, read_listops
+from s4lite.data.files import DamagedData, MissingData
 from s4lite.data.ladder import known_to_depth, node_values, read_levels
-from s4lite.data.listops import Expressions, ListOps, evaluate, generate_listops, read_listops
+from s4lite.data.listops import ListOps, generate_listops
+from s4lite.data.release import find_listops
 from s4lite.data.trees import CLOSE, DIGIT, EOS, OPERATOR, VOCABULARY, Shape, fold
 
 ARENA = generate_listops(8_000, 0)
@@ -276,12 +279,45 @@ def test_published_form(tmp_path):
     assert [evaluate(read.expression(i)) for i in range(2)] == read.values.tolist() == [7, 1]
 
 
-@pytest.mark.parametrize("text", ["[MAX 1 2 ]", "[MAX 1 2 ]\t10", "[AVG 1 2 ]\t1", "\t1", ""])
-def test_other_files_are_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[MAX 1 2 ]", "want a digit behind the tab, got ''"),
+        ("[MAX 1 2 ]\t10", "want a digit behind the tab, got '10'"),
+        ("[MAX 1 2 ]\t２", "want a digit behind the tab"),
+        ("[AVG 1 2 ]\t1", r"got '\[AVG'"),
+        ("[MAX 1 2 X\t2", "got 'X'"),
+        ("[MAX 1 12 ]\t2", "got '12'"),
+        ("[MAX 1 <pad> 2 ]\t2", "got '<pad>'"),
+        ("[MAX 1 2 ]\t1", "want 2, which it is worth, got 1"),
+        ("( [SM 5 ) ( [MED 9 2 ] ) ]\t9", "want 0, which it is worth, got 9"),
+        ("[MAX 1 2\t2", "want one expression"),
+        ("[MAX 1 2 ] ]\t2", "want an expression, got token"),
+        ("\t1", "want one expression"),
+        ("", "want a digit"),
+    ],
+)
+def test_other_lines_are_refused_with_their_number(tmp_path, line, message):
     path = tmp_path / "basic_val.tsv"
-    path.write_text("Source\tTarget\n" + text)
-    with pytest.raises(DamagedData, match=r"want .*expression"):
+    path.write_text(f"Source\tTarget\n[MIN 1 2 ]\t1\n{line}\n[MIN 1 2 ]\t1\n", encoding="utf-8")
+    where = r"want an expression, a tab and its value in line 3 of .*basic_val.tsv; "
+    with pytest.raises(DamagedData, match=where + ".*" + message):
         read_listops(path)
+
+
+def test_a_file_without_lines_is_refused(tmp_path):
+    path = tmp_path / "basic_val.tsv"
+    path.write_text("Source\tTarget\n")
+    with pytest.raises(DamagedData, match=r"want expressions in .*basic_val.tsv, got none"):
+        read_listops(path)
+
+
+def test_a_published_list_is_evaluated_as_a_drawn_one(tmp_path):
+    drawn = generate_listops(200, 6, **SMALL)
+    path = published(tmp_path, {"train": drawn}) / "basic_train.tsv"
+    read = read_listops(path)
+    for mine, theirs in zip(drawn[:3], read[:3], strict=True):
+        assert np.array_equal(mine, theirs) and mine.dtype == theirs.dtype
 
 
 def test_what_is_no_text_is_refused(tmp_path):
@@ -294,6 +330,31 @@ def test_what_is_no_text_is_refused(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_listops(tmp_path / "none.tsv")
+
+
+def bracketed(tokens) -> str:
+    """An expression as the arena writes it: each list nested to the left in round brackets."""
+    stack: list[list[str]] = [[]]
+    for word in words(tokens):
+        if word.startswith("["):
+            stack.append([word])
+        elif word == "X":
+            text, *rest = stack.pop()
+            for part in [*rest, "]"]:
+                text = f"( {text} {part} )"
+            stack[-1].append(text)
+        else:
+            stack[-1].append(word)
+    return stack[0][0]
+
+
+def published(folder: Path, lists: dict[str, Expressions]) -> Path:
+    """Write files in the published form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, drawn in lists.items():
+        rows = [f"{bracketed(drawn.expression(i))}\t{y}" for i, y in enumerate(drawn.values)]
+        (folder / f"basic_{split}.tsv").write_text("\n".join(["Source\tTarget", *rows]) + "\n")
+    return folder
 
 
 # ------------------------------------------------------------------ the task
@@ -350,3 +411,87 @@ def test_task_refuses_before_it_writes(tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         small_task(tmp_path, **change)
     assert not any(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------ the task, of published files
+
+SIZES = (12, 4, 3)
+
+
+def theirs(seed: int = 8) -> dict[str, Expressions]:
+    kinds = zip(("train", "val", "test"), SIZES, strict=True)
+    return {split: generate_listops(n, seed + n, **SMALL) for split, n in kinds}
+
+
+def test_lists_in_round_brackets():
+    drawn = generate_listops(1, 3, max_depth=2, max_args=2, min_length=2, max_length=6)
+    assert bracketed(drawn.expression(0)).count("(") == 3  # two arguments and the end
+    assert bracketed([OPERATOR + 1, DIGIT + 3, DIGIT + 7, CLOSE]) == "( ( ( [MAX 3 ) 7 ) ] )"
+
+
+@pytest.mark.parametrize(
+    "place", ["", "listops", "listops-1000", "lra_release/lra_release/listops-1000"]
+)
+def test_published_files_are_found_and_read(tmp_path, place):
+    lists = theirs()
+    published(tmp_path / place, lists)
+    task = ListOps(tmp_path, source="published", sizes=SIZES)
+    assert (task.name, task.d_input, task.length) == ("listops-published", 18, 2000)
+    for part, drawn in zip(task.splits(), lists.values(), strict=True):
+        assert len(part) == len(drawn.values)
+        for i, (u, y) in enumerate(part):
+            assert u[:-1].tolist() == drawn.expression(i).tolist() and u[-1] == EOS
+            assert y == drawn.values[i] == parse(words(drawn.expression(i)))[0]
+
+
+def test_published_and_drawn_lists_live_apart(tmp_path):
+    published(tmp_path, theirs())
+    tasks = [ListOps(tmp_path, source=source, sizes=SIZES) for source in ("published", "drawn")]
+    assert ListOps(tmp_path, sizes=SIZES).shards.folder == tasks[1].shards.folder
+    assert tasks[0].shards.folder != tasks[1].shards.folder
+    assert tasks[0].shards.facts == {"source": "published", "sizes": [*SIZES]}
+
+
+def test_missing_published_files_are_told_at_once(tmp_path):
+    published(tmp_path / "listops", {split: theirs()[split] for split in ("train", "val")})
+    with pytest.raises(MissingData) as refusal:
+        ListOps(tmp_path, source="published").splits()
+    parts = ("basic_train.tsv, basic_val.tsv, basic_test.tsv", str(tmp_path), "listops-1000")
+    for part in (*parts, "https://storage.googleapis.com/", "no digest", 'source="drawn"'):
+        assert part.replace("no digest", "none is published") in str(refusal.value)
+    with pytest.raises(MissingData):
+        find_listops(tmp_path)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_a_wrong_value_is_told_with_its_line_and_nothing_is_kept(tmp_path):
+    published(tmp_path, theirs())
+    path = tmp_path / "basic_test.tsv"
+    lines = path.read_text().splitlines()
+    source, value = lines[2].split("\t")
+    lines[2] = f"{source}\t{(int(value) + 1) % 10}"
+    path.write_text("\n".join(lines) + "\n")
+    task = ListOps(tmp_path, source="published", sizes=SIZES)
+    with pytest.raises(DamagedData, match=rf"line 3 of .*basic_test.tsv; want {value}, which"):
+        task.prepare()
+    assert task.shards.contents() is None and not list(tmp_path.rglob("*.npy"))
+    published(tmp_path, theirs())
+    assert len(task.splits().test) == SIZES[2]  # repaired
+
+
+def test_a_cut_published_file_is_refused(tmp_path):
+    published(tmp_path, theirs())
+    with pytest.raises(DamagedData, match=r"want 13 expressions in .*basic_train.tsv, got 12"):
+        ListOps(tmp_path, source="published", sizes=(13, 4, 3)).prepare()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "official"}, 'want source "drawn" or "published", got \'official\''),
+        ({"source": "published", "max_depth": 4}, "want published lists as they are.*max_depth=4"),
+    ],
+)
+def test_a_source_is_one_of_two(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        ListOps(tmp_path, **change)
