@@ -4,8 +4,8 @@
 
 DATA_DIR holds ETT-small/ETTh1.csv, ETTh2.csv, ETTm1.csv and WTH.csv; see s4lite.data.forecasting.
 ECL is left out unless ECL.csv is there; if another one is missing or damaged, nothing is written.
-Nothing is trained but one linear map a horizon, which has one solution; so nobody needs to run
-this, it is here to say exactly what was done.
+Nothing is trained but linear maps, without and with a constant, which have one solution; so nobody
+needs to run this, it is here to say exactly what was done.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from s4lite.data.files import DamagedData, MissingData, atomic_write, digest_of
-from s4lite.data.floors import floors
+from s4lite.data.floors import _RIDGE, _stretches, floors
 from s4lite.data.forecasting import Forecasting
 from s4lite.data.series import published
 
@@ -33,17 +33,46 @@ def rounded(score: float) -> float:
     return round(score, DIGITS)
 
 
+def affine(task: Forecasting) -> dict[str, dict[str, float]]:
+    """The linear map with a constant for each lead, fitted to training: its scores on each part."""
+    parts, T = task.splits(), task.context
+    both, n = 0.0, 0
+    for x, y in _stretches(parts.train):
+        one = torch.cat([x - x[:, -1:], torch.ones(len(x), 1).double(), y - x[:, -1:]], 1)
+        both, n = both + one.mT @ one, n + len(x)
+    ridge = _RIDGE * n * torch.eye(T + 1).double()
+    ridge[T, T] = 0  # none on the constant
+    W = torch.linalg.solve(both[: T + 1, : T + 1] + ridge, both[: T + 1, T + 1 :])
+    scores = {}
+    for split, part in parts._asdict().items():
+        errors = [(x - x[:, -1:]) @ W[:T] + W[T] + x[:, -1:] - y for x, y in _stretches(part)]
+        error = torch.cat(errors)
+        scores[split] = {"mse": error.square().mean().item(), "mae": error.abs().mean().item()}
+    return scores
+
+
+def rounded_all(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The scores of all kinds of forecasts."""
+    return {kind: {m: rounded(x) for m, x in score.items()} for kind, score in scores.items()}
+
+
 def of(folder: Path, name: str) -> dict:
-    """The floors of a series at its published horizons, and what its scale is made of."""
+    """The floors of a series at its published horizons, and what its scale is made of.
+
+    Those of the test stand under the horizon itself, under "train" and "val" those of these
+    parts; "scale" is the mean and the deviation of the training part, in the series' own units.
+    """
     first = Forecasting(folder, series=name, download=False)
     entry = {"file": first.series.file, "digest": digest_of(first.path()), "horizons": {}}
     for horizon in published(name).horizons:
         task = Forecasting(folder, series=name, horizon=horizon, context=CONTEXT, download=False)
-        scores = floors(task)
-        entry["horizons"][str(horizon)] = {
-            "windows": len(task.splits().test),
-            **{kind: {m: rounded(x) for m, x in score.items()} for kind, score in scores.items()},
+        map_ = affine(task)
+        scores = {
+            split: rounded_all(floors(task, split) | {"affine": map_[split]})
+            for split in ("test", "train", "val")
         }
+        windows = {"windows": len(task.splits().test)}
+        entry["horizons"][str(horizon)] = windows | scores.pop("test") | scores
     table, parts = first.read()
     means, stds = [], []
     for part in parts:
@@ -52,6 +81,7 @@ def of(folder: Path, name: str) -> dict:
         stds.append(rounded(values.std()))
     whole = Forecasting(folder, series=name, scale="whole", download=False)
     whole.read()
+    entry["scale"] = {"mean": rounded(first.mean[0]), "std": rounded(first.std[0])}
     entry["parts"] = {"samples": [len(part) for part in parts], "mean": means, "std": stds}
     entry["train_over_whole"] = rounded(float((first.std / whole.std)[0] ** 2))
     return entry
