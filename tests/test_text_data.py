@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from s4lite.data.corpora import corpus
+
 DATA = Path(__file__).resolve().parent.parent / "chapters" / "data"
 
 
@@ -20,3 +22,13 @@ def test_it_is_the_text_of_plays():
     assert text.startswith("First Citizen:\nBefore we proceed any further") and text.endswith("\n")
     assert "\r" not in text and "\t" not in text and len(text) <= 2**17
     assert text.count("\nCORIOLANUS:\n") > 100
+
+
+def test_the_end_is_what_the_recipe_is_tested_on():
+    notes = (DATA / "README.md").read_text(encoding="utf-8")
+    section = notes.split("## shakespeare_end.txt")[1].split("\n## ")[0]
+    content = (DATA / "shakespeare_end.txt").read_bytes()
+    assert f"`{hashlib.sha256(content).hexdigest()}`" in section and "public domain" in section
+    assert f"{len(content):,} characters of {len({*content})} kinds" in section
+    assert len(content) == 1 + corpus("tiny-shakespeare").sizes[2]
+    assert content[-200:] not in (DATA / "shakespeare.txt").read_bytes()
