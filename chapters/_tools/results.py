@@ -152,20 +152,24 @@ def beside(each: Found, most: int = 2) -> str:
 
 
 def table(experiments: list[Found]) -> str:
-    """A markdown table of experiments.
+    """A markdown table of experiments, and below it what must be known of them, numbered.
 
     Args:
         experiments  list of Found
     """
-    heads = ["experiment", "size", "model", "parameters", "CPU minutes", "metric", "ours"]
-    heads += ["printed elsewhere", "to be known"]
-    lines = [heads, ["---"] * len(heads)]
+    heads = ["experiment", "network", "ours", "printed elsewhere", "CPU minutes"]
+    lines, known = [heads, ["---"] * len(heads)], {}
     for each in experiments:
         run = each.first
-        line = [each.title, run.size, run.model["name"], f"{run.parameters:,}"]
-        line += [f"{each.minutes:.1f}" if each.minutes else "", each.metric]
-        lines.append([*line, ours(each), beside(each), "; ".join(each.notes)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        marks = " ".join(str(known.setdefault(note, len(known) + 1)) for note in each.notes)
+        title = f"{each.title}, {run.size}" + f" ({marks})" * bool(marks)
+        unit = "" if each.metric == "accuracy" else f"{each.metric} "
+        minutes = f"{each.minutes:.1f}" if each.minutes else ""
+        network = f"{run.model['name']}, {run.parameters:,}"
+        lines.append([title, network, unit + ours(each), beside(each), minutes])
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    notes = [f"{number}. {note}" for note, number in known.items()]
+    return "\n".join(rows + [""] * bool(notes) + notes)
 
 
 def show(*recipes: str, **which) -> None:

@@ -61,18 +61,21 @@ def test_scores_as_people_read_them():
     assert told("mse", 0.03127) == "0.031" and told("perplexity", 312.34) == "312.3"
 
 
-def test_a_table_has_a_line_an_experiment(tmp_path):
-    put(tmp_path, "a"), put(tmp_path, "b", recipe="scifar")
+def test_a_table_has_a_line_an_experiment_and_notes_below(tmp_path):
+    put(tmp_path, "a"), put(tmp_path, "b", recipe="scifar", notes=["a part", "grey"])
+    task = {"name": "etth1-24", "metric": "mse"}
+    put(tmp_path, "c", recipe="etth1", task=task, scores={"mse": 0.5}, notes=[])
     lines = table(found(folder=tmp_path)).splitlines()
-    assert len(lines) == 4 and len({line.count(" | ") for line in lines}) == 1
-    assert lines[2] == (
-        "| smnist | tiny | s4d | 1,234 | 2.0 | accuracy | 90.0 ± 3.0 % |  | a part |"
-    )
+    assert len({line.count(" | ") for line in lines[:5]}) == 1
+    assert lines[2] == "| smnist, tiny (1) | s4d, 1,234 | 90.0 ± 3.0 % |  | 2.0 |"
+    assert lines[3].startswith("| scifar, tiny (1 2) |")
+    assert lines[4] == "| etth1, tiny | s4d, 1,234 | mse 0.500 |  | 2.0 |"
+    assert lines[5:] == ["", "1. a part", "2. grey"]
 
 
 def test_the_readme_has_the_results_of_the_ledger():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme(text) == text
-    assert len(found()) == text.split(MARKS[0])[1].split(MARKS[1])[0].count("\n") - 3
+    assert len(found()) == text.split(MARKS[0])[1].split(MARKS[1])[0].count("\n| ") - 2
     with pytest.raises(ValueError, match="want <!-- results"):
         readme("no marks")
