@@ -118,6 +118,7 @@ INPUTS = {  # kind of clock, whether it runs on in the horizon, and whether ther
     "seasons": ("seasons", True, True),
     "informer": ("lines", True, False),
     "s4": ("symbols", False, False),
+    "s4-lines": ("lines", False, False),
     "values": (None, False, False),
 }
 
@@ -147,7 +148,7 @@ class Forecasting(SeriesFile):
     Args:
         data_dir  path | None  as for `SeriesTask`, and so series, univariate, scale, download
         horizon   int          samples that are asked for, >= 1; see published(series).horizons
-        context   int          samples that are shown, >= 1
+        context   int | None   samples that are shown, >= 1; None: as in Informer's scripts
         inputs    str          what stands beside the values, one of `INPUTS`
         level     bool         take the last known value off all of a window; published: False
         multiple  int          validation and test are cut to a multiple of it, as by published
@@ -166,14 +167,16 @@ class Forecasting(SeriesFile):
         *,
         series: str = "etth1",
         horizon: int = 24,
-        context: int = 384,
+        context: int | None = 384,
         inputs: str = "full",
         level: bool = True,
         multiple: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(data_dir, series=series, **options)
-        check_whole(horizon=horizon, context=context, multiple=multiple)
+        check_whole(horizon=horizon, multiple=multiple)
+        context = self.series.context(horizon) if context is None else context
+        check_whole(context=context)
         self.horizon, self.context, self.level = horizon, context, level
         self.multiple = multiple
         if inputs not in INPUTS:

@@ -53,6 +53,7 @@ class Series:
     months    bool          parted by months of 30 days; False: by shares; see `borders`
     source    Source | None  None: nobody has published a digest
     rows      int | None    how many it usually has, where only that is known
+    contexts  tuple of int  how many samples Informer's scripts show at each horizon, univariate
     """
 
     file: str
@@ -63,6 +64,15 @@ class Series:
     months: bool = False
     source: Source | None = None
     rows: int | None = None
+    contexts: tuple[int, ...] = ()
+
+    def context(self, horizon: int) -> int:
+        """How many samples Informer's script shows at a horizon; ValueError if there is none."""
+        known = dict(zip(self.horizons, self.contexts, strict=False))
+        if horizon not in known:
+            told = f"{self.file} at horizon {horizon}, only {known}"
+            raise ValueError(f"want a context, as none was published for {told}")
+        return known[horizon]
 
 
 _ECL = "https://drive.google.com/drive/folders/1ohGYWWohJlOlb2gsGTeEq3Wii2egnEPR"
@@ -77,6 +87,11 @@ _ETT_DIGESTS = {
     "ETTm2": "db973ca252c6410a30d0469b13d696cf919648d0f3fd588c60f03fdbdbadd1fd",
 }
 _WTH = "https://raw.githubusercontent.com/arrayofstar/2022_Informer_Paddle"
+_SHOWN = {  # Informer's scripts ETTh1.sh, ETTh2.sh, ETTm1.sh, below "S"
+    "ETTh1": (720, 720, 720, 720, 720),
+    "ETTh2": (48, 96, 336, 336, 336),
+    "ETTm1": (96, 96, 384, 384, 384),
+}
 
 
 def _ett(name: str) -> Series:
@@ -86,9 +101,10 @@ def _ett(name: str) -> Series:
     also = (*(f"{folder}/{file}" for folder in folders), file)
     place, digest = f"ETT-small/{file}", f"sha256:{_ETT_DIGESTS[name]}"
     source = Source(place, f"{_ETT}/{place}", digest, "CC BY-ND 4.0", also=also)
+    shown = {"contexts": _SHOWN.get(name, ())}
     if kind == "etth":
-        return Series(file, "OT", 7, (24, 48, 168, 336, 720), 24, True, source)
-    return Series(file, "OT", 7, (24, 48, 96, 288, 672), 96, True, source)
+        return Series(file, "OT", 7, (24, 48, 168, 336, 720), 24, True, source, **shown)
+    return Series(file, "OT", 7, (24, 48, 96, 288, 672), 96, True, source, **shown)
 
 
 def _weather() -> Series:
@@ -98,7 +114,8 @@ def _weather() -> Series:
     note = "Informer's file, of NOAA's data; not Autoformer's weather.csv, which is another series"
     also = ("WTH/WTH.csv", "weather/WTH.csv", "informer/weather/WTH.csv")
     source = Source("WTH.csv", url, digest, "US government work", note, also)
-    return Series("WTH.csv", "WetBulbCelsius", 12, (24, 48, 168, 336, 720), source=source)
+    ahead, shown = (24, 48, 168, 336, 720), (720, 720, 168, 336, 720)
+    return Series("WTH.csv", "WetBulbCelsius", 12, ahead, source=source, contexts=shown)
 
 
 SERIES = ("etth1", "etth2", "ettm1", "ettm2", "weather", "ecl")

@@ -34,8 +34,8 @@ def bench(job: Job, steps: int = 10, device: str | torch.device = "cpu") -> dict
         TypeError, ValueError: if steps is no int, or < 1.
     """
     check_whole(steps=steps)
-    data = TaskData(job.task, job.batch_size, seed=job.seed, workers=job.workers)
-    data.buckets = job.buckets
+    likes = {name: getattr(job, name) for name in ("seed", "workers", "buckets", "shares")}
+    data = TaskData(job.task, job.batch_size, **likes)
     data.prepare_data(), data.setup("fit"), torch.manual_seed(job.seed)
     net, per_epoch = job.build().to(device).train(), data.steps()
     batches, loading = [], []

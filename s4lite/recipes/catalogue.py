@@ -49,6 +49,7 @@ class Walk:
         epochs, batch_size, accumulate      int         sequences a batch; batches a step
         stop                                int|None    epochs without a better one; None: go on
         workers, precision, buckets         any         processes that load; floats; like lengths
+        shares                              int         epochs that make up one pass
     """
 
     lr: float = 0.01
@@ -69,6 +70,7 @@ class Walk:
     workers: int = 0
     precision: str = "32-true"
     buckets: bool = False
+    shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Size(Network, Walk):
 
     def __post_init__(self) -> None:
         counts = ("d_model", "n_layers", "d_state", "epochs", "batch_size", "accumulate", "stop")
-        for name in (*counts, "train", "val", "test"):
+        for name in (*counts, "shares", "train", "val", "test"):
             if (n := getattr(self, name)) is not None and n < 1:
                 raise ValueError(f"want {name} >= 1, got {n}")
         if self.workers < 0:

@@ -83,12 +83,13 @@ def job(
     _ = param_groups(nn.Linear(1, 1), **{k: learner[k] for k in _RATES})
     net = {f.name: getattr(chosen, f.name) for f in fields(Network)} | chosen.layer | options
     walk = {"epochs": chosen.epochs, "batch_size": chosen.batch_size, "patience": chosen.stop}
-    walk |= {each: getattr(chosen, each) for each in ("accumulate", "workers", "precision")}
+    names = ("accumulate", "workers", "precision", "buckets", "shares")
+    walk |= {each: getattr(chosen, each) for each in names}
     record = _record(made, size, chosen, seed, {"name": model} | net, overrides or {})
     called = run_name(made, size, model, overrides or {}) + f"-seed{seed}" * bool(seed)
     run = {"name": called, "seed": seed, "record": record}
     make = functools.partial(build, model, task, **net)
-    return Job(task=task, build=make, learner=learner, buckets=chosen.buckets, **walk, **run)
+    return Job(task=task, build=make, learner=learner, **walk, **run)
 
 
 def beside(made: Recipe, model: str, horizon: int | None = None) -> dict[str, Any]:

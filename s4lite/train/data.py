@@ -30,12 +30,14 @@ class Order(Sampler):
         rank, world  int          which of how many processes; in each step they see together what
             one with batches `world` times as large would see
         lengths      (n,) | None  of the sequences: batches are then made of like ones
+        shares       int          epochs that make up one pass over all sequences
     Raises:
         TypeError, ValueError: if a number is not as said, or no batch comes out.
 
-    What fills no batch is left out: in every epoch something else. The length is a whole epoch's.
+    What fills no batch is left out: in every pass something else. The length is a whole epoch's.
 
-    Source: our eq-training-order; with lengths, `s4lite.data.buckets.BucketSampler`.
+    Source: our eq-training-order, eq-training-shares; with lengths,
+    `s4lite.data.buckets.BucketSampler`.
     """
 
     def __init__(
@@ -47,17 +49,18 @@ class Order(Sampler):
         rank: int = 0,
         world: int = 1,
         lengths: Any = None,
+        shares: int = 1,
     ) -> None:
-        check_whole(batch_size=batch_size, world=world), check_whole(0, n=n)
+        check_whole(batch_size=batch_size, world=world, shares=shares), check_whole(0, n=n)
         check_whole(0, world - 1, rank=rank), check_whole(0, 2**64 - 1, seed=seed)
-        if n < batch_size * world:
-            raise ValueError(f"want at least {batch_size * world} sequences for a batch, got {n}")
+        if n < (least := batch_size * world * shares):
+            raise ValueError(f"want at least {least} sequences for a batch, got {n}")
         if lengths is not None and len(lengths) != n:
             raise ValueError(f"want lengths of {n} sequences, got {len(lengths)}")
         self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
         likes = {"seed": seed, "rank": rank, "world": world}
         self.buckets = None if lengths is None else BucketSampler(lengths, batch_size, **likes)
-        self.epoch, self.start = 0, 0
+        self.epoch, self.start, self.shares = 0, 0, shares
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def set_epoch(self, epoch: int, start: int | None = None) -> None:
@@ -67,23 +70,25 @@ class Order(Sampler):
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return self.n // (self.batch_size * self.world)
+        return self.n // (self.batch_size * self.world * self.shares)
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from islice(batches_of(self), self.start, None)
+        first = self.epoch % self.shares * len(self)
+        yield from islice(batches_of(self), first + self.start, first + len(self))
 
 
 def batches_of(order: Order) -> list[list[int]]:
-    """The batches of one process in `order.epoch`, all of them, as lists of indices.
+    """The batches of one process in the pass that `order.epoch` is of, as lists of indices.
 
     Source: our eq-training-order.
     """
-    b, world = order.batch_size, order.world
+    b, world, number = order.batch_size, order.world, order.epoch // order.shares
     if order.buckets is not None:
-        order.buckets.set_epoch(order.epoch)
+        order.buckets.set_epoch(number)
         return list(order.buckets)
-    keys = child(child(child(order.seed, 16), order.epoch), np.arange(order.n))
-    groups = np.argsort(keys, kind="stable")[: len(order) * b * world].reshape(-1, world, b)
+    keys = child(child(child(order.seed, 16), number), np.arange(order.n))
+    filled = order.n // (b * world) * b * world
+    groups = np.argsort(keys, kind="stable")[:filled].reshape(-1, world, b)
     return groups[:, order.rank].tolist()
 
 
@@ -107,7 +112,8 @@ class EpochLoader(DataLoader):
             yield batch
 
     def _facts(self) -> dict[str, int]:
-        facts = {name: getattr(self.order, name) for name in ("n", "batch_size", "seed", "world")}
+        names = ("n", "batch_size", "seed", "world", "shares")
+        facts = {name: getattr(self.order, name) for name in names}
         likes = self.order.buckets
         sizes = b"" if likes is None else likes.sizes.astype("<i8").tobytes()
         return facts | {"lengths": zlib.crc32(sizes)}
@@ -123,7 +129,7 @@ class EpochLoader(DataLoader):
         if state["seen"] and facts != self._facts():
             raise ValueError(
                 f"want the data of the run that is taken up, {facts}, got {self._facts()}; "
-                "with other processes, batch size or buckets it can go on between epochs only"
+                "with other processes, batch size, buckets or shares it goes on between epochs only"
             )
         self.order.set_epoch(state["epoch"], state["seen"])
         self.seen = state["seen"]
@@ -141,13 +147,15 @@ class TaskSplits(LightningDataModule):
         workers: int = 0,
         eval_batch: int | None = None,
         buckets: bool = True,
+        shares: int = 1,
     ) -> None:
         super().__init__()
         eval_batch = batch_size if eval_batch is None else eval_batch
-        check_whole(batch_size=batch_size, eval_batch=eval_batch)
+        check_whole(batch_size=batch_size, eval_batch=eval_batch, shares=shares)
         check_whole(0, seed=seed, workers=workers)
         self.task, self.batch_size, self.seed, self.workers = task, batch_size, seed, workers
-        self.eval_batch, self.buckets, self.parts = eval_batch, buckets, None
+        self.eval_batch, self.buckets, self.shares = eval_batch, buckets, shares
+        self.parts = None
 
     def prepare_data(self) -> None:
         """Download or generate what is not there: one process of each machine does."""
@@ -165,7 +173,7 @@ class TaskSplits(LightningDataModule):
     def order(self, rank: int = 0, world: int = 1) -> Order:
         """The order of one process in training."""
         lengths = getattr(self.parts.train, "lengths", None) if self.buckets else None
-        place = {"seed": self.seed, "rank": rank, "world": world}
+        place = {"seed": self.seed, "rank": rank, "world": world, "shares": self.shares}
         return Order(len(self.parts.train), self.batch_size, lengths=lengths, **place)
 
     def options(self) -> dict[str, Any]:
@@ -184,6 +192,7 @@ class TaskData(TaskSplits):
         workers     int         processes that load ahead, >= 0
         eval_batch  int | None  sequences a batch in validation and test; None: batch_size
         buckets     bool        batches of like lengths, where the training split has `lengths`
+        shares      int         epochs that make up one pass, as for `Order`
     Raises:
         TypeError, ValueError: if a number is not as said.
 

@@ -21,6 +21,7 @@ __all__ = ["Job", "Result", "facts_of", "same_job"]
 def _check_job(job: Any) -> None:
     """Raise TypeError or ValueError unless a job's numbers are as `Job` says."""
     check_whole(epochs=job.epochs, batch_size=job.batch_size, accumulate=job.accumulate)
+    check_whole(shares=job.shares)
     check_whole(0, workers=job.workers, seed=job.seed)
     if job.patience is not None:
         check_whole(patience=job.patience)
@@ -42,7 +43,7 @@ class Job:
         task         Task          what is learned
         build        callable      makes the model; called with torch's random state at `seed`
         learner      dict          fields of `Settings` without total
-        epochs       int           passes over the training split
+        epochs       int           passes over the training split, or shares of passes
         batch_size   int           sequences a batch, of all processes together
         accumulate   int           batches a step
         workers      int           processes that load ahead
@@ -50,6 +51,7 @@ class Job:
         precision    str           Lightning's, "32-true", "bf16-mixed", ...
         patience     int | None    epochs without a better score, then it is over
         buckets      bool          batches of like lengths
+        shares       int           epochs that make up one pass, as for `train.data.Order`
         max_minutes  float | None  of training, then it is over
         record       dict          for the ledger: recipe, size, model, overrides, published, notes,
             command; and resume, the command that takes it up
@@ -69,6 +71,7 @@ class Job:
     precision: str = "32-true"
     patience: int | None = None
     buckets: bool = False
+    shares: int = 1
     max_minutes: float | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -108,6 +111,7 @@ def facts_of(job: Job) -> dict[str, Any]:
         facts  dict  settings, task, recipe, size, model, overrides
     """
     names = ("epochs", "batch_size", "accumulate", "seed", "precision", "patience", "buckets")
+    names += ("shares",) * (job.shares > 1)  # most runs have whole passes, and say nothing of it
     settings = {name: getattr(job, name) for name in (*names, "max_minutes", "learner")}
     names = ("name", "metric", "d_input", "d_output", "length", "tokens")
     task = {name: getattr(job.task, name) for name in names}

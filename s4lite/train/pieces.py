@@ -176,8 +176,8 @@ class Running:
         """Data and model as they are before the first step."""
         job, task, keeper = self.job, self.job.task, self.keeper
         task.prepare()
-        shares = {"seed": job.seed, "workers": job.workers, "buckets": job.buckets}
-        self.data = TaskData(task, job.batch_size // self.world, **shares)
+        likes = {name: getattr(job, name) for name in ("seed", "workers", "buckets", "shares")}
+        self.data = TaskData(task, job.batch_size // self.world, **likes)
         total = job.epochs * math.ceil(self.data.steps(self.world) / job.accumulate)
         counts = {k: len(part) for k, part in zip(Splits._fields, self.data.parts, strict=True)}
         keeper.facts = keeper.facts | {"sequences": counts}

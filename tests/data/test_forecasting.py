@@ -199,6 +199,7 @@ def test_shapes_are_as_said(made, series, inputs, univariate):
         "seasons": 7,
         "informer": 4 + quarters,
         "s4": 76 + 4 * quarters,
+        "s4-lines": 4 + quarters,
         "values": 0,
     }[inputs]
     assert (task.d_input, task.d_output) == (d + features, d)
@@ -323,6 +324,30 @@ def test_multiple_cuts_validation_and_test_alone(made):
     assert [len(part) for part in parts] == [8640 - 384 - 24 + 1, 2850, 2850]
 
 
+def test_the_context_of_informers_scripts():
+    shown = {name: published(name).contexts for name in SERIES}
+    assert shown == {
+        "etth1": (720, 720, 720, 720, 720),
+        "etth2": (48, 96, 336, 336, 336),
+        "ettm1": (96, 96, 384, 384, 384),
+        "ettm2": (),
+        "weather": (720, 720, 168, 336, 720),
+        "ecl": (),
+    }
+    task = Forecasting(series="weather", horizon=168, context=None, download=False)
+    assert (task.context, task.length) == (168, 336)
+    assert [published("etth2").context(h) for h in published("etth2").horizons] == [*shown["etth2"]]
+
+
+def test_a_clock_of_lines_that_stops_at_the_horizon(made):
+    likes = {"horizon": 4, "context": 9, "level": False}
+    (u, y), (v, w) = (
+        Made(made[0], inputs=i, **likes).splits().val[30] for i in ("s4-lines", "informer")
+    )
+    assert torch.equal(y, w) and torch.equal(u[:9], v[:9]) and u.shape == v.shape == (13, 5)
+    assert not u[9:].any() and v[9:, 1:].any() and u[:9, 1:].abs().max() <= 0.5
+
+
 def test_whole_scale_differs_by_one_factor(made):
     ours, theirs = (
         Made(made[0], horizon=4, context=9, level=False, scale=s) for s in ("train", "whole")
@@ -338,10 +363,12 @@ def test_whole_scale_differs_by_one_factor(made):
 def test_options_are_checked(tmp_path):
     for options, message in (
         ({"series": "ETTh1"}, "want one of " + ", ".join(SERIES)),
-        ({"inputs": "all"}, "want one of full, seasons, informer, s4, values, got 'all'"),
+        ({"inputs": "all"}, "want one of full, seasons, informer, s4, s4-lines, values, got 'all'"),
         ({"scale": "max"}, "want one of train, whole"),
         ({"horizon": 0}, "want horizon >= 1"),
         ({"context": -1}, "want context >= 1"),
+        ({"context": None, "horizon": 25}, r"want a context, as none .* ETTh1.csv at horizon 25"),
+        ({"context": None, "series": "ecl", "horizon": 48}, r"want a context.* at horizon 48"),
         ({"multiple": 0}, "want multiple >= 1"),
     ):
         with pytest.raises(ValueError, match=message):

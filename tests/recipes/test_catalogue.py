@@ -102,6 +102,7 @@ def test_a_recipe_is_made_anew_each_time():
             {"d_model": 128, "n_layers": 6, "n_ssm": 2, "batch_size": 16, "epochs": 40},
         ),
         ("etth1", "paper", {"d_model": 128, "n_layers": 2, "dropout": 0.25, "schedule": "plateau"}),
+        ("etth1", "paper", {"epochs": 50, "shares": 5, "patience": 100, "weight_decay": 0.0}),
     ],
 )
 def test_published_numbers(name, size, want):
@@ -120,7 +121,12 @@ def test_only_what_was_published_has_a_source(name):
 def test_the_published_forecasts_see_values_as_they_are():
     for name in ("etth1", "etth2", "ettm1", "weather", "ecl"):
         task = recipe(name).sizes["paper"].task
-        assert (task["inputs"], task["level"], task["multiple"]) == ("s4", False, 50)
+        assert (task["inputs"], task["level"], task["multiple"]) == (
+            "s4-lines",
+            False,
+            50,
+        )
+        assert task["context"] == (384 if name == "ecl" else None)
         assert (
             len(recipe(name).figures) == 10 and task["horizon"] == recipe(name).figures[0].horizon
         )

@@ -1,5 +1,7 @@
 """A task's data in batches: by address, resumed, shared out, exactly once where scored."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,28 @@ def test_an_epoch_is_taken_up_in_its_middle(lengths):
     assert len(list(order)) == 6
 
 
+@given(
+    st.integers(1, 60),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_shares_of_a_pass_are_the_pass_but_a_rest(n, b, world, k, buckets):
+    if n < b * world * k:
+        return
+    likes = {"seed": 4, "lengths": np.arange(n) * 7919 % 13 + 1 if buckets else None}
+    for rank in range(world):
+        whole = Order(n, b, rank=rank, world=world, **likes)
+        order = Order(n, b, rank=rank, world=world, shares=k, **likes)
+        for number in (0, 3):
+            shares = [epoch(order, number * k + i) for i in range(k)]
+            assert {len(share) for share in shares} == {len(order)}
+            assert len(whole) - k < k * len(order) <= len(whole)
+            assert [*itertools.chain(*shares)] == epoch(whole, number)[: k * len(order)]
+            assert epoch(order, number * k + k - 1, len(order) - 1) == shares[-1][-1:]
+
+
 @pytest.mark.parametrize("bad", [(0, -1), (0, 7), (-1, 0)])
 def test_bad_places_in_an_epoch(bad):
     with pytest.raises(ValueError, match=r"want (epoch|start) >= 0"):
@@ -116,7 +140,9 @@ def test_a_loader_goes_on_where_another_stopped(workers, ragged):
     assert third.state_dict()["epoch"] == 2 and third.state_dict()["seen"] == 0
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 5}, {"seed": 4}, {"buckets": False}])
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 5}, {"seed": 4}, {"buckets": False}, {"shares": 2}]
+)
 def test_the_middle_of_an_epoch_belongs_to_its_batches(change):
     state = loader_of(ragged=True).state_dict()
     loader_of(ragged=True, **change).load_state_dict(state)  # between epochs: why not
@@ -131,7 +157,7 @@ def test_buckets_belong_to_their_lengths():
     again = EpochLoader(first.dataset, Order(37, 4, seed=3, lengths=sizes.astype(np.int32)))
     again.load_state_dict(first.state_dict() | {"seen": 2})  # however they are stored
     other.order = Order(37, 4, seed=3, lengths=sizes[::-1])
-    with pytest.raises(ValueError, match="or buckets it can go on between epochs only"):
+    with pytest.raises(ValueError, match="buckets or shares it goes on between epochs only"):
         other.load_state_dict(first.state_dict() | {"seen": 2})
 
 
@@ -188,6 +214,7 @@ def test_padded_batches_have_little_padding_when_scored():
 
 def test_steps_of_an_epoch():
     assert [data().steps(world) for world in (1, 2, 3)] == [9, 4, 3]
+    assert [data(shares=k).steps() for k in (1, 2, 4, 9)] == [9, 4, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +233,7 @@ def test_bad_orders(error, message, arguments):
         Order(10, **{"batch_size": 2} | arguments)
 
 
-@pytest.mark.parametrize("name", ["workers", "seed", "eval_batch"])
+@pytest.mark.parametrize("name", ["workers", "seed", "eval_batch", "shares"])
 def test_bad_numbers(name):
     with pytest.raises(ValueError, match=f"want {name}"):
         data(**{name: -1})

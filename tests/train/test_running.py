@@ -127,6 +127,7 @@ VARIANTS = {
     "ragged": {"ragged": True, "buckets": True},
     "plateau": {"learner": {"lr": 1e-6, "schedule": "plateau", "patience": 1}, "epochs": 5},
     "workers": {"workers": 1, "epochs": 1},
+    "shares": {"shares": 2, "epochs": 4},
     "half": {"precision": "bf16-mixed", "epochs": 1},
 }  # fmt: skip
 
