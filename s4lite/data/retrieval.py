@@ -140,25 +140,29 @@ def _language(seed: int) -> np.ndarray:
     return np.array([*words][:wanted], dtype=object)
 
 
-def draw_pair(seed: int, i: int, length: int) -> tuple[int, str, str]:
+def draw_pair(
+    seed: int, i: int, length: int, topics: int = _TOPICS, every: int = 30
+) -> tuple[int, str, str]:
     """Draw a pair of documents in an invented language: label 1 if they are on the same topic.
 
     Args:
         seed, i  int  which pair of which draw
         length   int  characters of a document, between two thirds of it and all of it
+        topics   int  that there are, 2 to 500
+        every    int  one word in so many tells the topic
     Returns:
-        label, text, text  one word in thirty tells the topic; no document alone tells the label
+        label, text, text  no document alone tells the label
     """
     key = child(child(seed, 3), i)
     label = int(below(child(key, 0), 2))
-    topic = below(child(key, 1), _TOPICS)
-    other = (topic + 1 + below(child(key, 2), _TOPICS - 1)) % _TOPICS
+    topic = below(child(key, 1), topics)
+    other = (topic + 1 + below(child(key, 2), topics - 1)) % topics
     words, texts = _language(seed), []
     for side, subject in enumerate((topic, topic if label else other)):
         at = child(child(key, 4 + side), np.arange(length // 5 + 1))  # a word has 4 letters or more
         usual = (_WORDS ** unit(child(at, 0))).astype(np.int64)  # word r about as often as 1 / r
         rare = _WORDS + subject * _RARE + below(child(at, 1), _RARE)
-        text = " ".join(words[np.where(below(child(at, 2), 30) == 0, rare, usual)])
+        text = " ".join(words[np.where(below(child(at, 2), every) == 0, rare, usual)])
         texts.append(text[: length - int(below(child(key, 6 + side), max(1, length // 3)))])
     return label, texts[0], texts[1]
 
@@ -171,6 +175,7 @@ class RetrievalStandIn(PairTask):
         seed      int          of the draw
         sizes     (3,)         of train, val, test
         length    int          longest sequence, with <eos>
+        topics, every  int     as for `draw_pair`
         download  bool         unused
     Raises:
         TypeError, ValueError: if an argument is not as said.
@@ -187,19 +192,25 @@ class RetrievalStandIn(PairTask):
         seed: int = 0,
         sizes: tuple[int, int, int] = (8_000, 1_000, 1_000),
         length: int = 4000,
+        topics: int = _TOPICS,
+        every: int = 30,
         download: bool = True,
     ) -> None:
         super().__init__(data_dir, download=download)
         check_whole(0, 2**63 - 1, seed=seed), check_sizes(sizes), check_whole(100, length=length)
+        check_whole(2, _TOPICS, topics=topics), check_whole(every=every)
         self.seed, self.sizes, self.length = seed, tuple(sizes), length
+        self.topics, self.every = topics, every
         facts = {"draw": 1, "seed": seed, "sizes": self.sizes, "length": length}
+        facts |= {"topics": topics, "every": every}
         self.shards = shards_in(self.data_dir / "retrieval", self.name, facts)
 
     def _texts(self, split: str) -> Iterable[tuple[int, str, str]]:
         which = ("train", "val", "test").index(split)
         first = sum(self.sizes[:which])
         numbers = range(first, first + self.sizes[which])
-        return (draw_pair(self.seed, i, self.length - 1) for i in numbers)
+        likes = {"length": self.length - 1, "topics": self.topics, "every": self.every}
+        return (draw_pair(self.seed, i, **likes) for i in numbers)
 
     def __repr__(self) -> str:
         return f"<{self.name}: generated pairs of {self.length:,} characters to 2, not Retrieval>"

@@ -89,8 +89,8 @@ def lra_retrieval() -> Recipe:
     smaller = {"n_layers": 4, "d_model": 128, "n_ssm": 1, "epochs": 5, "warmup": 150, "source": ""}
     small = replace(paper, **smaller, **part, clip=1.0, clock_lr=None, notes=(_NORM, cut))
     low = {"d_model": 32, "n_layers": 2, "d_state": 16, "dt_min": 5e-3, "dt_max": 0.5}
-    stand_in = {"sizes": (3_000, 500, 1_000), "length": 512}
-    notes = ("a generated stand-in: its results say nothing about Retrieval",)
+    stand_in = {"sizes": (8_000, 500, 1_000), "length": 128, "topics": 8, "every": 3}
+    notes = ("a generated stand-in, two lines each: its results say nothing about Retrieval",)
     made_by = "data.retrieval:RetrievalStandIn"
     walk = {"epochs": 6, "batch_size": 32, "warmup": 60, "clip": 1.0}
     tiny = Size(task=stand_in, made_by=made_by, notes=notes, **walk, **low)

@@ -292,6 +292,23 @@ def test_stand_in_is_the_same_on_every_machine():
     assert hashlib.sha256(drawn.encode()).hexdigest().startswith("22c79edf0b97fcb8")
 
 
+def test_stand_in_with_few_topics_that_are_told_often(tmp_path):
+    """Every word is of one of two topics: the first words alone give the label."""
+    pairs = [draw_pair(0, i, 150, topics=2, every=1) for i in range(60)]
+    assert (
+        pairs == [draw_pair(0, i, 150, topics=2, every=1) for i in range(60)]
+        and len({word for _, *both in pairs for text in both for word in text.split()[:-1]})
+        == 2 * 12
+    )
+    found = [not {*a.split()[:-1]}.isdisjoint(b.split()[:-1]) for _, a, b in pairs]
+    assert found == [bool(y) for y, _, _ in pairs] and 15 < sum(found) < 45
+    likes = {"sizes": (4, 2, 2), "length": 151}
+    few, many = (RetrievalStandIn(tmp_path, topics=t, every=1, **likes) for t in (2, 500))
+    (a, _), y = few.splits().train[0]
+    assert few.shards.folder != many.shards.folder
+    assert y == pairs[0][0] and len(a) == len(pairs[0][1]) + 1
+
+
 def test_stand_in_needs_both_documents():
     """Word counts of one document leave a linear reader at chance; words in common do not."""
     pairs = [draw_pair(3, i, 2000) for i in range(400)]
@@ -318,6 +335,9 @@ def test_stand_in_needs_both_documents():
         ({"length": 99}, "want length >= 100"),
         ({"sizes": (1, 1)}, "want sizes"),
         ({"seed": -1}, "seed"),
+        ({"topics": 1}, "want topics >= 2 and <= 500"),
+        ({"topics": 501}, "want topics >= 2 and <= 500"),
+        ({"every": 0}, "want every >= 1"),
     ],
 )
 def test_stand_in_refuses(tmp_path, change, message):
