@@ -86,6 +86,7 @@ class SSMLayer(FilterBank):
     """A bank of filters as a layer: filter, then a head that works position by position.
 
     Arguments as for `FilterBank`, and a head (batch, L, d_model) -> the same, from `make_head`.
+    Hooks belong on the layer: over long sequences `kernel.forward` may never be called.
 
     Source: Gu et al. 2022 (S4), sec. 3.4; our eq-layer-bank, eq-layer-glu.
     """
