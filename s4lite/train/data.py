@@ -3,6 +3,7 @@
 Home: chapter 16, "Training" (chapters/16_training.ipynb).
 """
 
+import signal
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -179,6 +180,7 @@ class TaskSplits(LightningDataModule):
     def options(self) -> dict[str, Any]:
         """What all loaders are made with."""
         options = {"collate_fn": self.task.collate, "num_workers": self.workers}
+        options |= {"worker_init_fn": _patient} if self.workers else {}
         return options | {"pin_memory": torch.cuda.is_available()}
 
 
@@ -222,6 +224,14 @@ class TaskData(TaskSplits):
         size = min(self.eval_batch, len(rows) // world)
         batches = [rows[i : i + size] for i in range(0, len(rows), size)]
         return DataLoader(part, batch_sampler=batches[rank::world], **self.options())
+
+
+def _patient(worker: int) -> None:
+    """In a process that loads: a signal to all is for the trainer; a second SIGTERM ends it."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _place(trainer: Any) -> tuple[int, int]:

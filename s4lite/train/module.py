@@ -63,7 +63,9 @@ class Settings:
         for name, share in (("shrink", self.shrink), ("ema", self.ema)):
             if share is not None and not 0 < share < 1:
                 raise ValueError(f"want 0 < {name} < 1, got {share}")
-        check_whole(0, patience=self.patience)
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"want floor from 0 to 1, got {self.floor}")
+        check_whole(0, patience=self.patience, warmup=self.warmup)
         check_whole(0, 2**64 - 1, seed=0 if self.seed is None else self.seed)
         self.factor(0)
 

@@ -1,6 +1,10 @@
 """A task's data in batches: by address, resumed, shared out, exactly once where scored."""
 
+import contextlib
 import itertools
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -138,6 +142,23 @@ def test_a_loader_goes_on_where_another_stopped(workers, ragged):
     third.order.set_epoch(1)
     assert rest + contents(third) == whole[4:]
     assert third.state_dict()["epoch"] == 2 and third.state_dict()["seen"] == 0
+
+
+def test_a_signal_to_all_leaves_the_loaders_at_work_and_a_second_one_ends_them():
+    """A scheduler tells every process of a job to stop; the one that trains has to do it well."""
+    loader = loader_of(workers=2)
+    batches = iter(loader)
+    got = [next(batches), next(batches)]  # one of each
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        _ = [os.kill(worker.pid, number) for worker in workers]
+    got += batches
+    assert len(got) == 9 and all(worker.is_alive() for worker in workers)
+    with contextlib.suppress(RuntimeError):  # torch watches over them, and says so
+        _ = [os.kill(worker.pid, signal.SIGTERM) for worker in workers]
+        _ = [worker.join(10) for worker in workers]
+    assert not any(worker.is_alive() for worker in workers)
 
 
 @pytest.mark.parametrize(
