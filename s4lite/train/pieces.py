@@ -23,7 +23,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from s4lite.data.draws import check_whole
-from s4lite.data.task import Splits
+from s4lite.data.shards import verify
+from s4lite.data.task import Splits, Task
 from s4lite.train.checkpoints import StateIO, newest, states
 from s4lite.train.data import TaskData
 from s4lite.train.job import Job, Result, facts_of, same_job
@@ -33,7 +34,17 @@ from s4lite.train.memory import Trimming
 from s4lite.train.module import Learner
 from s4lite.train.objectives import objective
 
-__all__ = ["Bar", "How", "Running", "limits_of", "quiet", "take_up", "train_piece", "trainer_for"]
+__all__ = [
+    "Bar",
+    "How",
+    "Running",
+    "limits_of",
+    "quiet",
+    "ready",
+    "take_up",
+    "train_piece",
+    "trainer_for",
+]
 
 
 @contextlib.contextmanager
@@ -162,6 +173,20 @@ def trainer_for(job: Job, folder: Path, how: How, keeper: Keeper) -> Trainer:
     )
 
 
+def ready(task: Task) -> None:
+    """Prepare a task, and compare the digests of all that it keeps on the disk.
+
+    Args:
+        task  Task  or a part of one
+    Raises:
+        MissingData, DamagedData: if files are missing, or not what was written.
+    """
+    task.prepare()
+    shards = getattr(getattr(task, "whole", task), "shards", None)
+    if shards is not None:
+        verify(shards)
+
+
 class Running:
     """A job in a folder, with all that it takes; its arguments are `run`'s."""
 
@@ -175,7 +200,7 @@ class Running:
     def prepare(self) -> None:
         """Data and model as they are before the first step."""
         job, task, keeper = self.job, self.job.task, self.keeper
-        task.prepare()
+        ready(task)
         likes = {name: getattr(job, name) for name in ("seed", "workers", "buckets", "shares")}
         self.data = TaskData(task, job.batch_size // self.world, **likes)
         total = job.epochs * math.ceil(self.data.steps(self.world) / job.accumulate)
@@ -215,13 +240,14 @@ def take_up(running: Running) -> str | None:
     """
     folder, keeper, there = running.folder, running.keeper, states(running.folder)
     state, refused = newest(folder)
+    if running.trainer.is_global_zero:
+        for part in (*(folder / "states").glob(".*"), *folder.glob(".model.*.part")):
+            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     if state is None:
         return None
     running.there = state["callbacks"][keeper.state_key]["facts"]
     same_job(running.there, keeper.facts, folder)
     if running.trainer.is_global_zero:
-        for part in (*(folder / "states").glob(".*"), *folder.glob(".model.*.part")):
-            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
         for said, path in zip(refused, there, strict=False):
             path.rename(path.with_name(f"damaged-{path.name}-{secrets.token_hex(2)}"))
             running.say(f"{said}\nIt is put aside; going on from {Path(state['path']).name}")

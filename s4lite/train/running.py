@@ -25,7 +25,7 @@ from s4lite.train.line import line_of, result_of
 from s4lite.train.lock import held
 from s4lite.train.module import Watched
 from s4lite.train.objectives import objective
-from s4lite.train.pieces import Bar, How, Running, quiet, take_up, train_piece
+from s4lite.train.pieces import Bar, How, Running, quiet, ready, take_up, train_piece
 
 __all__ = ["evaluate_run", "finish_run", "finished_before", "run"]
 
@@ -217,7 +217,7 @@ def evaluate_run(
 def _scored(job: Job, checkpoint: str | os.PathLike[str]) -> Watched:
     """The job's model with the weights that a path stands for."""
     weights, bare = _weights_in(checkpoint, job.task.metric)
-    job.task.prepare()
+    ready(job.task)
     scored = Watched(job.build(), job.task.metric, None if bare else job.learner.get("ema"))
     try:
         (scored.model if bare else scored).load_state_dict(weights)

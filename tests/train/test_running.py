@@ -506,6 +506,13 @@ run(job(), {folder!r}, accelerator="cpu", progress=False, checkpoint_minutes=0, 
 """
 
 
+def test_what_one_that_was_killed_left_half_written_goes_even_if_it_left_no_state(tmp_path):
+    part = tmp_path / "run" / "states" / ".step-000000004.12-34567890.part"
+    part.mkdir(parents=True), (part / "model.safetensors").write_bytes(b"half")
+    go(job(epochs=1), tmp_path / "run", resume=True)
+    assert not part.exists()
+
+
 def test_killed_while_it_writes_again_and_again(whole, tmp_path):
     """Each life is shorter than three states; each leaves one to go on from."""
     path, folder = tmp_path / "killed.py", tmp_path / "run"
@@ -519,14 +526,15 @@ def test_killed_while_it_writes_again_and_again(whole, tmp_path):
     check_same(go(job(), folder, resume=True), whole)
 
 
-def test_ctrl_c_from_outside(whole, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_from_outside(whole, tmp_path, number):
     folder = tmp_path / "run"
     line = script(folder, "pause=0.05, workers=1", "checkpoint_minutes=0")
     options = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     env = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
     process = subprocess.Popen(line, **options, env=env, start_new_session=True)
     wait_for(folder, 2, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: its workers get it too
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does: its workers get it too
     out, said = process.communicate(timeout=60)
     assert out == "" and "Epoch 0" in said  # the bars are on the error stream
     assert process.returncode and "Go on: run(job, " in said
