@@ -44,7 +44,9 @@ class Answer:
         self.lines = []
         if (result := getattr(error, "result", None)) is not None:
             self.facts |= dataclasses.asdict(result)
-        text = str(error) or ("interrupted" if self.code == 130 else type(error).__name__)
+        parts = (getattr(error, name, None) for name in ("strerror", "filename"))
+        text = ": ".join(str(part) for part in parts if part) or str(error)
+        text = text or ("interrupted" if self.code == 130 else type(error).__name__)
         self.facts |= {"error": text, "code": self.code}
         print(f"s4lite: {text}", file=sys.stderr)
 

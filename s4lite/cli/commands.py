@@ -30,7 +30,9 @@ def do_train(
         list[str] | None, Option("--set", metavar="NAME=VALUE", help="Change it: s4lite list NAME")
     ] = None,
     seed: Annotated[int, Option(min=0, help="Of weights, order and noise")] = 0,
-    data_dir: Annotated[Path | None, Option(help="Folder with the published files")] = None,
+    data_dir: Annotated[
+        Path | None, Option(help="Published files; default S4LITE_DATA, or a cache")
+    ] = None,
     folder: Annotated[Path | None, Option(help="Of this run; default runs/NAME")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on, if it was begun")] = False,
     minutes: Annotated[float | None, Option(min=0, help="Stop cleanly after so long")] = None,
@@ -95,12 +97,14 @@ def _train(answer: Answer, made: Any, place: Path, where: dict[str, Any], **how:
     from s4lite.train.running import run
 
     _check_launch(where["nodes"])
+    if place.is_file():
+        raise UsageError(f"want a folder for the run, got a file: {place}")
     asked, path = made.record.pop("asked"), place / _ASKED
     there = asked if (new := not path.exists()) else asked_of(place)
     if other := [k for k in asked if there[k] != asked[k]]:
         both = "; ".join(f"{k} {there[k]} there, {asked[k]} here" for k in other)
         raise UsageError(f"want the run that {place} holds, got another: {both}. Use --folder")
-    if new and how["resume"]:
+    if new and how["resume"] and not (place / "states").exists():
         print(f"s4lite: nothing to take up in {place}, so it begins")
     made.task.prepare()  # what fails here leaves no run behind
     if new:
@@ -138,16 +142,19 @@ def _swept(place: Path, new: bool) -> Iterator[None]:
     """If a new run fails before it has begun, that is one of usage, and its folder goes again."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    lost = new and (place / "states").exists()  # a run whose words are lost
     try:
         yield
     except (ValueError, MisconfigurationException) as error:
         left = {path.name for path in place.glob("*")}
+        if lost:  # and these were others
+            (place / _ASKED).unlink(missing_ok=True)
         if new and left <= {_ASKED, "lock"}:
             with contextlib.suppress(OSError):  # another process of the same run was faster
                 for name in left:
                     (place / name).unlink(missing_ok=True)
                 place.rmdir()
-        elif not isinstance(error, MisconfigurationException):
+        elif not (lost or isinstance(error, MisconfigurationException)):
             raise
         raise UsageError(str(error)) from error
 
@@ -184,7 +191,9 @@ def do_eval(
         list[str] | None,
         Option("--set", metavar="NAME=VALUE", help="task. ..., batch_size, workers"),
     ] = None,
-    data_dir: Annotated[Path | None, Option(help="Folder with the published files")] = None,
+    data_dir: Annotated[
+        Path | None, Option(help="Published files; default S4LITE_DATA, or a cache")
+    ] = None,
     keep: Annotated[
         bool, Option("--keep", help="Write it into the result of the run, too")
     ] = False,
@@ -205,6 +214,8 @@ def do_eval(
         asked = asked_of(folder)
         if split not in ("test", "val"):
             raise UsageError(f"want split test or val, got {split!r}")
+        if not 0 < rate < float("inf"):
+            raise UsageError(f"want rate finite and > 0, got {rate}")
         line = _result_in(folder) if keep else None  # before any work
         first, _ = _job_of(asked, data_dir)  # whose network it is, whatever the task is now
         asked["overrides"] |= (changed := pairs_of(sets, ("task.", "batch_size", "workers")))
@@ -221,8 +232,12 @@ def do_bench(
     recipe: Annotated[str, Argument(help="Name of the experiment; see: s4lite list")],
     size: Annotated[str, Option(help="tiny, small, paper; some have cpu")] = "tiny",
     model: Annotated[str, Option(help="s4, s4d, lstm, tcn, ckconv, transformer")] = "s4d",
-    sets: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE")] = None,
-    data_dir: Annotated[Path | None, Option(help="Folder with the published files")] = None,
+    sets: Annotated[
+        list[str] | None, Option("--set", metavar="NAME=VALUE", help="Change it: s4lite list NAME")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, Option(help="Published files; default S4LITE_DATA, or a cache")
+    ] = None,
     steps: Annotated[int, Option(min=1, help="That are timed")] = 10,
     device: Annotated[str, Option(help="cpu, cuda, mps")] = "cpu",
     as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,

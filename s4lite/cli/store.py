@@ -80,8 +80,13 @@ def look_at(task: Task) -> str:
 def do_get(
     recipes: Annotated[list[str], Argument(help="Names of experiments; see: s4lite list")],
     size: Annotated[str, Option(help="Whose options count")] = "tiny",
-    sets: Annotated[list[str] | None, Option("--set", metavar="task.NAME=VALUE")] = None,
-    data_dir: Annotated[Path | None, Option(help="Where to look, and to put it")] = None,
+    sets: Annotated[
+        list[str] | None,
+        Option("--set", metavar="task.NAME=VALUE", help="Change the task: s4lite list NAME"),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, Option(help="Where to look, and to put it; default as in train")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,
 ) -> None:
     """Find or download published files.
@@ -103,8 +108,11 @@ def do_get(
 def do_generate(
     recipes: Annotated[list[str], Argument(help="lra-listops, lra-pathfinder, lra-pathx, ...")],
     size: Annotated[str, Option(help="Whose options count")] = "tiny",
-    sets: Annotated[list[str] | None, Option("--set", metavar="task.NAME=VALUE")] = None,
-    data_dir: Annotated[Path | None, Option(help="Where to put it")] = None,
+    sets: Annotated[
+        list[str] | None,
+        Option("--set", metavar="task.NAME=VALUE", help="Change the task: s4lite list NAME"),
+    ] = None,
+    data_dir: Annotated[Path | None, Option(help="Where to put it; default as in train")] = None,
     as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,
 ) -> None:
     """Draw the data that is generated.
@@ -130,8 +138,11 @@ def do_generate(
 def do_check(
     recipes: Annotated[list[str] | None, Argument(help="Names; none for all")] = None,
     size: Annotated[str, Option(help="Whose options count")] = "tiny",
-    sets: Annotated[list[str] | None, Option("--set", metavar="task.NAME=VALUE")] = None,
-    data_dir: Annotated[Path | None, Option(help="Where to look")] = None,
+    sets: Annotated[
+        list[str] | None,
+        Option("--set", metavar="task.NAME=VALUE", help="Change the task: s4lite list NAME"),
+    ] = None,
+    data_dir: Annotated[Path | None, Option(help="Where to look; default as in train")] = None,
     as_json: Annotated[bool, Option("--json", help="One JSON object on the output")] = False,
 ) -> None:
     """Check that data is there, and sound.

@@ -274,7 +274,9 @@ def fetch_digits(task: FSDD, path: Path) -> Path:
     try:
         atomic_write(path, fill)
     except requests.RequestException as error:
-        raise _no_digits(task, f"downloading it failed: {error}") from error
+        offline = isinstance(error, requests.ConnectionError)
+        why = f"downloading it failed: {'no connection' if offline else error}"
+        raise _no_digits(task, why) from error
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

@@ -40,6 +40,13 @@ def test_codes(error, code, capsys):
     assert said["code"] == code and said["error"]
 
 
+def test_what_the_system_refuses_is_said_without_its_number(tmp_path, capsys):
+    with pytest.raises(Exit), answering(False):
+        (tmp_path / "no" / "file").read_bytes()
+    said = capsys.readouterr().err
+    assert said == f"s4lite: No such file or directory: {tmp_path / 'no' / 'file'}\n"
+
+
 def test_what_nobody_foresaw_has_a_traceback():
     with pytest.raises(AssertionError), answering(False):
         raise AssertionError("a mistake of ours")

@@ -44,7 +44,10 @@ def test_help_is_there_and_has_examples():
         (["train", "smnist", "--set", "lr"], "NAME=VALUE"),
         (["train", "smnist", "--set", "lr=fast"], "want lr as float"),
         (["train", "smnist", "--set", "schedule=plateau"], "no warmup with plateau"),
+        (["train", "smnist", "--set", "warmup=-3"], "want warmup >= 0, got -3"),
+        (["train", "smnist", "--set", "floor=2"], "want floor from 0 to 1, got 2.0"),
         (["train", "smnist", "--minutes", "-1"], "minutes"),
+        (["train", "smnist", "--folder", __file__], "want a folder for the run, got a file"),
         (["train", "lra-listops", "--nodes", "2"], "torchrun"),
         (["eval", "nowhere"], "want a folder of a run"),
         (["list", "smnst"], "did you mean smnist"),
@@ -202,6 +205,30 @@ def test_resume_on_nothing_begins_and_says_so(tmp_path):
     assert "nothing to take up" not in again.stderr
 
 
+def test_a_run_that_has_lost_its_words_goes_on_with_the_same_ones_only(tmp_path):
+    assert train(tmp_path, "--minutes", "0.00001").exit_code == 4
+    asked = tmp_path / "run" / "asked.json"
+    words = asked.read_bytes()
+    asked.unlink()
+    other = train(tmp_path, "--resume", "--set", "dt_max=0.2")
+    assert other.exit_code == 2 and "want the job of the run" in other.stderr
+    assert not asked.exists() and "nothing to take up" not in other.stderr
+    assert train(tmp_path, "--resume").exit_code == 0 and asked.read_bytes() == words
+
+
+def test_data_with_one_bit_turned_over_is_neither_learned_nor_tested(tmp_path):
+    assert train(tmp_path, "--minutes", "0.00001").exit_code == 4
+    (path,) = (tmp_path / "data").rglob("test-tokens.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)  # as long as before, so it can be opened
+    part = ["--set", "test=8", "--folder", tmp_path / "part"]
+    judged = call("eval", tmp_path / "run", "--data-dir", tmp_path / "data")
+    for done in (train(tmp_path, "--resume"), train(tmp_path, *part), judged):
+        assert done.exit_code == 3 and f"want {path} with sha256" in done.stderr
+        assert "it will be made again" in done.stderr and done.stdout == ""
+
+
 def test_how_to_go_on_names_the_place_too(tmp_path):
     done = train(tmp_path, "--minutes", "0.00001", "--accelerator", "cpu", "--shard-mib", "2")
     told = shlex.split(done.stdout.split("Go on: ")[1].splitlines()[0])
@@ -215,6 +242,9 @@ def test_eval_refuses_settings_that_it_would_not_hear(tmp_path):
     done = call(*place, "--set", "d_model=8")
     assert done.exit_code == 2 and "counts here" in done.stderr
     assert call(*place, "--set", "batch_size=3").exit_code == 0
+    for rate in ("0", "-2", "nan"):
+        done = call(*place, "--rate", rate)
+        assert done.exit_code == 2 and "want rate finite and > 0" in done.stderr
 
 
 def test_nothing_is_kept_of_a_run_that_is_not_finished(tmp_path):

@@ -379,7 +379,7 @@ def test_download(digits, mirror, tmp_path_factory):
         assert ".part" not in said and files_in(folder) == []
     with pytest.raises(MissingData, match="404"):
         task("gone").prepare()
-    with pytest.raises(MissingData, match="downloading it failed"):
+    with pytest.raises(MissingData, match="downloading it failed: no connection"):
         nobody = task("good")
         nobody.url = "http://127.0.0.1:9/good"
         nobody.prepare()
