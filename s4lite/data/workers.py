@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -59,10 +60,21 @@ def in_order(call: Callable, jobs: Iterable, workers: int = 1) -> Iterator:
     return alone if workers == 1 else _pooled(call, iter(jobs), workers)
 
 
+def _end_together() -> None:
+    """In a worker: end when the process that started it does, be it killed."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _pooled(call: Callable, jobs: Iterator, workers: int) -> Iterator:
     """Keep two jobs a worker in flight; forked where that is possible, as torch's loaders are."""
     method = "fork" if sys.platform == "linux" else "spawn"
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_together)
     try:
         with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -3,8 +3,11 @@
 import itertools
 import math
 import os
+import subprocess
 import sys
+import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +106,41 @@ def fail(x: int) -> int:
 def test_errors_come_through(workers):
     with pytest.raises(RuntimeError, match="job 0"):
         list(in_order(fail, range(3), workers))
+
+
+ORPHANS = """
+import os, time
+from s4lite.data.workers import in_order
+
+def who(x):
+    time.sleep(0.01)
+    return os.getpid()
+
+results = in_order(who, iter(int, 1), 3)
+print(*{next(results) for _ in range(60)}, flush=True)
+time.sleep(60)
+"""
+
+
+def at_work(process: Path) -> bool:
+    """Is there such a process?  One that has ended may be listed until somebody asks after it."""
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_of_one_that_is_killed_end_too():
+    line = [sys.executable, "-c", ORPHANS]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        workers = [Path("/proc", number) for number in process.stdout.readline().split()]
+        assert workers and all(map(at_work, workers))
+        process.kill()
+    late = time.monotonic() + 20
+    while any(map(at_work, workers)) and time.monotonic() < late:
+        time.sleep(0.05)
+    assert not any(map(at_work, workers))
 
 
 def test_workers_are_checked_at_once():
