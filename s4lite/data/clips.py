@@ -49,7 +49,7 @@ def advice_on(task: "ClipFiles") -> str:
     """What to do about clips that are not as they should be."""
     return (
         f"Nothing there was changed. Get them again from {task.origin}, or, without what is "
-        "damaged, take them as a part: partial=True"
+        "damaged, take them as a part: partial=True, or --set task.partial=true"
     )
 
 

@@ -82,6 +82,9 @@ def _attempt(running: Running, resume: bool) -> Result:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             running.say(running.stopped("stopped, as the disk is full").message)
         raise
+    except RuntimeError:  # of a loader, say, or another process, that is gone
+        running.say(running.stopped("stopped by an error").message)
+        raise
     running.say(result.message)
     if asked:
         raise KeyboardInterrupt(result.message)

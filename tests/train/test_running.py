@@ -542,6 +542,20 @@ def test_a_signal_to_all_processes_from_outside(whole, tmp_path, number):
     check_same(go(job(), folder, resume=True), whole)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_loader_that_is_killed_ends_the_run_which_says_how_to_go_on(whole, tmp_path):
+    folder = tmp_path / "run"
+    line = script(folder, "pause=0.05, workers=1", "checkpoint_minutes=0")
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    wait_for(folder, 2, process)
+    loaders = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    _ = [os.kill(int(loader), signal.SIGKILL) for loader in loaders]
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "exited unexpectedly" in said
+    assert "stopped by an error; kept is step-" in said and "Go on: run(job, " in said
+    check_same(go(job(), folder, resume=True), whole)
+
+
 def test_one_run_a_folder_in_one_process(tmp_path):
     with held(tmp_path) as gone, pytest.raises(Busy, match="in which this process runs another"):
         assert gone == ""
